@@ -1,0 +1,55 @@
+# perceive: `make demo` runs the main job, `make test` the tests. Both set up .venv first.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread per process: the tests run in parallel, and single-threaded sums are the same on every machine.
+ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Python files and configs by name only, so that `make check` works before the first commit and in an unpacked archive.
+SOURCES := sensors perceive envs policies conf tests examples
+
+.DEFAULT_GOAL := help
+.PHONY: help install system-libraries demo test test-slow check format types results clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## set up .venv with the tested versions
+
+# torch first: it is the largest wheel, and packages that need it resolve against the version that is there.
+$(STAMP): pyproject.toml constraints.txt | system-libraries
+	@$(PYTHON) -c 'import sys; sys.exit("perceive needs Python 3.11 or newer; found " + sys.version.split()[0] + ". Run: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $(STAMP)
+
+system-libraries: ## find, install or name the system libraries that wheels lack
+	@PYTHON=$(PYTHON) .ci/system-libraries
+
+demo: $(STAMP) ## collect, train and evaluate Lift; writes a report (goes on where it was interrupted)
+	$(BIN)/perceive demo
+
+test: check ## all checks, then the fast tests
+	$(ENVIRONMENT) $(BIN)/python -m pytest tests -n $(WORKERS) -m 'not slow and not benchmark'
+
+test-slow: $(STAMP) ## the slow tests
+	$(ENVIRONMENT) $(BIN)/python -m pytest tests -n $(WORKERS) -m 'slow and not benchmark'
+
+check: $(STAMP) ## format, lint, types, import contract
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## rewrite the sources in the one format
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+results: $(STAMP) ## write RESULTS.md from results/*.json
+	$(BIN)/perceive results
+
+clean: ## remove caches and build output; keeps .venv and runs/
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
