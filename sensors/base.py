@@ -1,0 +1,112 @@
+"""Sensor, the interface of every adapter, and World, the few questions a simulated sensor may ask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from sensors.frames import Frame
+from sensors.geometry import FloatArray
+from sensors.timeline import Timing
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a virtual camera sees.
+
+    Attributes:
+        rgb: uint8 [H, W, 3].
+        depth_m: float32 [H, W], z in the camera frame; 0 = beyond the far plane.
+        body: int32 [H, W], id of the body in each pixel; -1 = background.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    body: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class JointState:
+    """Joints of the robot: position_rad [J], velocity_rad_s [J], gripper_m (opening between the fingers)."""
+
+    position_rad: FloatArray
+    velocity_rad_s: FloatArray
+    gripper_m: float
+
+
+class World(Protocol):
+    """What a simulated sensor may ask. The environment's simulator answers; a sensor never sees the simulator."""
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time, seconds."""
+
+    def render(
+        self,
+        base_from_camera: FloatArray,
+        intrinsics_px: FloatArray,
+        width: int,
+        height: int,
+        near_m: float,
+        far_m: float,
+    ) -> Picture:
+        """The picture of a pinhole camera."""
+
+    def link_pose(self, link: str) -> FloatArray:
+        """``base_from_link`` [4, 4] of a link of the robot, by its URDF name, or ``"tool"`` for the tool point."""
+
+    def joint_state(self) -> JointState:
+        """The robot's joints."""
+
+    def wrench(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """force_N [3] and torque_Nm [3] at the wrist in the sensor frame, and base_from_sensor [4, 4]."""
+
+    def ray_cast(self, start_m: FloatArray, end_m: FloatArray) -> FloatArray:
+        """Metres [N] along each ray [N, 3] -> [N, 3] to the first surface that is not the robot; inf = none."""
+
+    def touches(self, link: str, margin_m: float) -> bool:
+        """Whether anything that is not the robot is within ``margin_m`` of a link."""
+
+
+class Sensor(ABC):
+    """One sensor, simulated or real.
+
+    Life: constructed whole -> ``space`` readable -> ``open`` once -> (``reset`` -> ``read`` ...) per episode ->
+    ``close``.
+    Constructors take explicit arguments only (no ``**kwargs``) and open nothing.
+    """
+
+    @property
+    @abstractmethod
+    def space(self) -> spaces.Dict:
+        """Field name -> Box of one frame; readable before ``open``."""
+
+    @property
+    @abstractmethod
+    def timing(self) -> Timing:
+        """Rate, delay, dropout and history."""
+
+    @abstractmethod
+    def open(self, world: World | None) -> None:
+        """Connect. Simulated sensors need a world; hardware ignores it.
+
+        Raises:
+            SensorError: the device or the world is missing.
+        """
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode; all noise of this sensor comes from ``rng``."""
+
+    @abstractmethod
+    def read(self, now_s: float) -> Frame | None:
+        """Measure now. None = nothing new came, which the timeline shows as a gap."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the device. May be called twice."""
