@@ -1,0 +1,126 @@
+"""Augmentation of whole scenes: turned with their action, other light, shifted patches, absent sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from perceive.batch import ActionTarget, Batch, BatchStream
+from perceive.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix, turn_z
+from sensors.action import ActionMode, ActionSpec
+from sensors.errors import WiringError, nearest
+
+
+class SceneAugment:
+    """Random changes that leave the right action known. Everything is drawn from the generator that is passed in.
+
+    Args:
+        action_spec: what the target's numbers mean.
+        turn_rad: the whole scene, cameras and robot included, turns about the base's vertical axis by up to +- this,
+            and the commanded pose with it. Needs mode ``ee_pose``. Joint angles are not changed, so a model that
+            reads ``position_rad`` should not use it.
+        colour_gain: each channel of each picture is multiplied by a factor in [1 - c, 1 + c].
+        shift_px: pictures move by up to +- this many pixels with their principal point, so that patches cut the scene
+            elsewhere; what enters is unmeasured.
+        sensor_dropout: probability that a sensor is absent in a sample: one for all, or sensor -> probability (those
+            not named are always there).
+        keep_one_of: at least one of these sensors stays present in every sample.
+
+    Raises:
+        WiringError: ``turn_rad`` with an action mode that cannot be turned.
+    """
+
+    def __init__(
+        self,
+        action_spec: ActionSpec,
+        turn_rad: float = 0.0,
+        colour_gain: float = 0.0,
+        shift_px: int = 0,
+        sensor_dropout: float | Mapping[str, float] = 0.0,
+        keep_one_of: Sequence[str] = (),
+    ) -> None:
+        if turn_rad and action_spec.mode is not ActionMode.EE_POSE:
+            raise WiringError(
+                "SceneAugment.turn_rad", "action mode ee_pose", action_spec.mode.value, "Set turn_rad to 0."
+            )
+        self._spec = action_spec
+        self._turn_rad = turn_rad
+        self._colour_gain = colour_gain
+        self._shift_px = shift_px
+        self._sensor_dropout = sensor_dropout
+        self._keep_one_of = tuple(keep_one_of)
+
+    def __call__(self, batch: Batch, target: ActionTarget, generator: torch.Generator) -> tuple[Batch, ActionTarget]:
+        """A changed copy of a batch and its target, both on the CPU or the generator's device."""
+        size = batch.size
+        turn = turn_z((torch.rand(size, generator=generator) * 2 - 1) * self._turn_rad)
+        present = self._present(list(batch.streams), size, generator)
+        streams = {}
+        for name, stream in batch.streams.items():
+            data = dict(stream.data)
+            if self._turn_rad:
+                for field, value in data.items():
+                    if field.startswith("base_from_"):
+                        data[field] = turn[:, None] @ value
+            if "rgb" in data:
+                data = self._picture(data, generator)
+            streams[name] = BatchStream(data, stream.age_s, stream.valid & present[name][:, None])
+        return Batch(streams), replace(target, values=self._turned(target.values, turn))
+
+    def _present(self, names: list[str], size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        chance = self._sensor_dropout
+        for name in chance if isinstance(chance, Mapping) else ():
+            if name not in names:
+                raise WiringError("SceneAugment.sensor_dropout", "sensors of the batch", f"'{name}'", nearest(name, names))
+        present = {}
+        for name in names:
+            absent = chance.get(name, 0.0) if isinstance(chance, Mapping) else chance
+            present[name] = torch.rand(size, generator=generator) >= absent
+        if self._keep_one_of:
+            for name in self._keep_one_of:
+                if name not in present:
+                    raise WiringError(
+                        "SceneAugment.keep_one_of", "sensors of the batch", f"'{name}'", nearest(name, present)
+                    )
+            lucky = torch.randint(len(self._keep_one_of), (size,), generator=generator)
+            none_left = ~torch.stack([present[name] for name in self._keep_one_of]).any(0)
+            for index, name in enumerate(self._keep_one_of):
+                present[name] = present[name] | (none_left & (lucky == index))
+        return present
+
+    def _picture(self, data: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        rgb = data["rgb"]
+        if self._colour_gain:
+            gain = 1 + (torch.rand(rgb.shape[0], 1, 1, 1, 3, generator=generator) * 2 - 1) * self._colour_gain
+            rgb = (rgb.float() * gain).clamp(0, 255)
+        down, right = torch.randint(-self._shift_px, self._shift_px + 1, (2,), generator=generator).tolist()
+        data = data | {"rgb": shifted(rgb, down, right)}
+        if "depth_m" in data:
+            data["depth_m"] = shifted(data["depth_m"], down, right)
+        moved = torch.tensor([0.0, 0.0, right, down])
+        return data | {"intrinsics_px": data["intrinsics_px"] + moved}
+
+    def _turned(self, values: Tensor, turn: Tensor) -> Tensor:
+        if not self._turn_rad:
+            return values
+        position, rotation = self._spec.part("position_m"), self._spec.part("rotation_6d")
+        out = values.clone()
+        out[..., position] = values[..., position] @ turn[:, :3, :3].transpose(1, 2)
+        matrix = turn[:, None, :3, :3] @ rotation_6d_to_matrix(values[..., rotation])
+        out[..., rotation] = matrix_to_rotation_6d(matrix)
+        return out
+
+
+def shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """Pictures [B, T, H, W, ...] moved by whole pixels; zeros enter."""
+    height, width = image.shape[2:4]
+    out = torch.zeros_like(image)
+    to_rows = slice(max(down, 0), height + min(down, 0))
+    to_columns = slice(max(right, 0), width + min(right, 0))
+    from_rows = slice(max(-down, 0), height + min(-down, 0))
+    from_columns = slice(max(-right, 0), width + min(-right, 0))
+    out[:, :, to_rows, to_columns] = image[:, :, from_rows, from_columns]
+    return out

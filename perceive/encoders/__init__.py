@@ -1,0 +1,1 @@
+"""Encoders: one file per modality; each turns the frames of one sensor into situated tokens."""

@@ -1,0 +1,1 @@
+"""Task heads: one file per task; each reads its readouts (and tokens) and owns its loss."""
