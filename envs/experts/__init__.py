@@ -1,0 +1,1 @@
+"""Experts: scripted solvers of the tasks, for demonstrations."""

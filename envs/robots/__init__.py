@@ -1,0 +1,1 @@
+"""Robots: from a policy's action to the joints of a simulated arm."""
