@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sensors.errors import DataError, SpecError
 
 MIN_TRIANGLES = 100  # below this, a part loses its outline whatever the fraction says
+CREASE_COSINE = 0.7  # faces that lean more than 45 degrees apart are two surfaces
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +104,34 @@ def _joined(model: Any) -> tuple[Any, list[tuple[float, float, float, float]], N
 
 
 def write_obj(path: Path, part: ColourPart) -> None:
-    """Write one part as an OBJ file with a normal per vertex."""
-    corners = part.vertices_m[part.triangles]
-    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(part.vertices_m)
-    for corner in range(3):
-        np.add.at(normals, part.triangles[:, corner], face)
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    """Write one part as an OBJ file; normals are smooth over a surface and break at creases."""
+    normals = _corner_normals(part)
     lines = [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in part.vertices_m]
-    lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in normals]
-    lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in part.triangles + 1]
+    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.reshape(-1, 3)]
+    corner = np.arange(1, 3 * len(part.triangles) + 1).reshape(-1, 3)
+    for (a, b, c), (i, j, k) in zip(part.triangles + 1, corner, strict=True):
+        lines.append(f"f {a}//{i} {b}//{j} {c}//{k}")
     path.write_text("\n".join(lines) + "\n")
+
+
+def _corner_normals(part: ColourPart) -> NDArray[np.float64]:
+    """Unit normal [F, 3, 3] of each corner: the mean of the faces around it that lean less than a crease."""
+    points = part.vertices_m[part.triangles]
+    face = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
+    unit = face / np.maximum(np.linalg.norm(face, axis=1, keepdims=True), 1e-15)
+    around: list[list[int]] = [[] for _ in part.vertices_m]
+    for number, triangle in enumerate(part.triangles.tolist()):
+        for vertex in triangle:
+            around[vertex].append(number)
+    out = np.empty((len(face), 3, 3))
+    for number, triangle in enumerate(part.triangles.tolist()):
+        for corner, vertex in enumerate(triangle):
+            others = around[vertex]
+            alike = unit[others] @ unit[number] > CREASE_COSINE
+            # The face itself is always alike, unless it has no area and so no direction.
+            mean = face[others][alike].sum(axis=0) if alike.any() else np.array([0.0, 0.0, 1.0])
+            out[number, corner] = mean / max(float(np.linalg.norm(mean)), 1e-15)
+    return out
 
 
 def cache_root() -> Path:

@@ -74,7 +74,9 @@ class SceneAugment:
         chance = self._sensor_dropout
         for name in chance if isinstance(chance, Mapping) else ():
             if name not in names:
-                raise WiringError("SceneAugment.sensor_dropout", "sensors of the batch", f"'{name}'", nearest(name, names))
+                raise WiringError(
+                    "SceneAugment.sensor_dropout", "sensors of the batch", f"'{name}'", nearest(name, names)
+                )
         present = {}
         for name in names:
             absent = chance.get(name, 0.0) if isinstance(chance, Mapping) else chance

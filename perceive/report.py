@@ -18,13 +18,15 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --good: #2a9d5c; --bad: #d1495b; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: .2rem } .lead { font-size: 1.15rem; margin-top: 0 }
-table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: left }
+table { border-collapse: collapse; margin: .6rem 0 }
+td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bar { display: inline-block; height: .7rem; background: var(--good); border-radius: 2px; vertical-align: middle }
 .track { display: inline-block; width: 10rem; background: var(--soft); border-radius: 2px; line-height: .7rem }
 figure { display: inline-block; margin: .4rem } figcaption { font-size: .85rem } img { max-width: 100% }
 figure.good img { outline: 3px solid var(--good) } figure.bad img { outline: 3px solid var(--bad) }
-pre { background: var(--soft); padding: 1rem; overflow: auto; max-height: 30rem; font-size: .8rem } small { opacity: .7 }
+pre { background: var(--soft); padding: 1rem; overflow: auto; max-height: 30rem; font-size: .8rem }
+small { opacity: .7 }
 """
 
 
@@ -105,7 +107,9 @@ def render_html(report: Report) -> str:
     if report.clips:
         pieces.append("<h2>What it does</h2>" + "".join(_clip(clip) for clip in report.clips))
     if report.curve:
-        pieces.append("<h2>Learning curve</h2><img alt='loss over steps' src='" + _data("png", curve_png(report.curve)) + "'>")
+        pieces.append(
+            "<h2>Learning curve</h2><img alt='loss over steps' src='" + _data("png", curve_png(report.curve)) + "'>"
+        )
     for heading, (explanation, rates) in report.tables.items():
         rows = "".join(_rate_row(rate) for rate in rates)
         pieces.append(f"<h2>{_text(heading)}</h2><p>{_text(explanation)}</p><table>{rows}</table>")
@@ -158,12 +162,14 @@ def _data(kind: str, content: bytes) -> str:
 
 def _clip(clip: Clip) -> str:
     kind = "good" if clip.success else "bad"
-    return f"<figure class='{kind}'><img alt='{_text(clip.caption)}' src='{_data('gif', clip.gif)}'><figcaption>{_text(clip.caption)}</figcaption></figure>"
+    caption, film = _text(clip.caption), _data("gif", clip.gif)
+    return f"<figure class='{kind}'><img alt='{caption}' src='{film}'><figcaption>{caption}</figcaption></figure>"
 
 
 def _rate_row(rate: Rate) -> str:
     bar = f"<span class='track'><span class='bar' style='width:{100 * rate.value:.0f}%'></span></span>"
     return (
         f"<tr><td>{_text(rate.label)}<td>{bar}<td class='number'>{100 * rate.value:.0f} %"
-        f"<td><small>{rate.successes} of {rate.episodes}, 95 % interval {100 * rate.low:.0f}-{100 * rate.high:.0f} %</small>"
+        f"<td><small>{rate.successes} of {rate.episodes}, 95 % interval "
+        f"{100 * rate.low:.0f}-{100 * rate.high:.0f} %</small>"
     )

@@ -14,8 +14,8 @@ from envs.world import PyBulletWorld
 from sensors.geometry import FloatArray
 
 HOVER_M = 0.08  # tool point above the grasp
-NEAR_M, NEAR_RAD = 0.01, 0.1  # so near beside the grasp, the fingers may close
-FUNNEL_M, FUNNEL_RAD = 0.15, 2.0  # how much farther off the way down may be, per metre above the grasp
+NEAR_M = 0.01  # so near beside the grasp, the fingers may close
+FUNNEL = 0.15  # how much farther off the way down may be, per metre above the grasp
 AT_GRASP_M = 0.008
 EMPTY_M = 0.012  # an opening below this holds nothing
 
@@ -68,19 +68,19 @@ class Grasp:
         own_yaw = yaw_of(tool[:3, :3])
         # Of the box's four equivalent yaws the one nearest to the hand's.
         turned = folded(yaw_of(self._world.body_pose(self._body)[:3, :3]) - own_yaw, math.pi / 2)
-        phase = self._phase(tool, grasp, abs(turned))
+        phase = self._phase(tool, grasp)
         high = HOVER_M if phase is Phase.HOVER else 0.0
         gripper = CLOSED if phase in (Phase.CLOSE, Phase.HOLD) else OPEN
         return Waypoint(grasp + np.array([0.0, 0.0, high]), down(own_yaw + turned), gripper)
 
-    def _phase(self, tool: FloatArray, grasp: FloatArray, turned_rad: float) -> Phase:
+    def _phase(self, tool: FloatArray, grasp: FloatArray) -> Phase:
+        # The hand's turn is not waited for: closing fingers turn a box the rest of the way.
         if self.holding:
             return Phase.HOLD
         beside = math.hypot(tool[0, 3] - grasp[0], tool[1, 3] - grasp[1])
         above, opening = float(tool[2, 3] - grasp[2]), self._robot.gripper_m()
-        if abs(above) < AT_GRASP_M and beside < NEAR_M and turned_rad < NEAR_RAD and opening > EMPTY_M:
+        if abs(above) < AT_GRASP_M and beside < NEAR_M and opening > EMPTY_M:
             return Phase.CLOSE
-        over = max(above, 0.0)
-        straight = beside < NEAR_M + FUNNEL_M * over and turned_rad < NEAR_RAD + FUNNEL_RAD * over
+        straight = beside < NEAR_M + FUNNEL * max(above, 0.0)
         wide = opening > 2 * self._half_m + 0.01
         return Phase.DESCEND if straight and wide and above < 1.5 * HOVER_M else Phase.HOVER

@@ -17,7 +17,7 @@ from pathlib import Path
 from envs.meshes import cached_folder, decimate, fingerprint, write_obj
 from sensors.errors import DataError
 
-FORMAT = "4"  # raise it when this file writes something else for the same source
+FORMAT = "5"  # raise it when this file writes something else for the same source
 TOOL_OFFSET_M = 0.1034  # from the hand's frame to the middle of the finger pads, along the hand's z
 PAD_HALF_M = (0.0088, 0.0047, 0.0269)  # finger pad and the strip above it; its face is the finger frame's y = 0
 PAD_CENTRE_M = (0.0, 0.0047, 0.0269)

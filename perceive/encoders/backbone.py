@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sensors.errors import DataError, WiringError
@@ -32,7 +35,7 @@ class ImageBackbone(nn.Module):
         trainable: whether its weights learn.
 
     Raises:
-        WiringError: its output is not a grid.
+        WiringError: its output is not a grid, or it does not take this size.
     """
 
     def __init__(self, network: PreTrainedModel, size_px: int, trainable: bool) -> None:
@@ -40,10 +43,22 @@ class ImageBackbone(nn.Module):
         self.network = network
         self._trainable = trainable
         self._patch_px = int(getattr(network.config, "patch_size", None) or 0)
+        made_for = default_size(network.config, size_px)
+        self._options: dict[str, bool] = {}
+        if made_for != size_px and "interpolate_pos_encoding" in inspect.signature(network.forward).parameters:
+            self._options["interpolate_pos_encoding"] = True
         network.requires_grad_(trainable)
         self.train(False)
-        with torch.no_grad():
-            probe = self(torch.zeros(1, 3, size_px, size_px))
+        try:
+            with torch.no_grad():
+                probe = self(torch.zeros(1, 3, size_px, size_px))
+        except (ValueError, RuntimeError) as error:
+            raise WiringError(
+                f"backbone {type(network).__name__}",
+                f"one that takes pictures of {size_px} px",
+                str(error).splitlines()[0],
+                f"It was made for {made_for} px: leave image_px out.",
+            ) from error
         self._channels, self._grid = int(probe.shape[1]), (int(probe.shape[2]), int(probe.shape[3]))
         if trainable:
             self._freeze_unreached(size_px)
@@ -69,7 +84,7 @@ class ImageBackbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
-            answer = self.network(pixels)
+            answer = self.network(pixels, **self._options)
             maps = answer.get("feature_maps")
             features: Tensor = maps[-1] if maps is not None else answer["last_hidden_state"]
         if features.ndim == 4:
@@ -106,10 +121,11 @@ def load_network(source: str) -> PreTrainedModel:
 
     try:
         config = _picture_config(AutoConfig.from_pretrained(source))
-        network, info = _class_of(config).from_pretrained(
-            source, config=config, output_loading_info=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        with _quiet():  # its report of unused weights; missing ones are an error below
+            network, info = _class_of(config).from_pretrained(
+                source, config=config, output_loading_info=True, dtype=torch.float32
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _not_found(source, "config.json and weights", error) from error
     missing = [key for key in info["missing_keys"] if not any(part in key for part in _UNUSED)]
     if missing:
@@ -187,6 +203,21 @@ def default_size(config: PretrainedConfig, otherwise: int) -> int:
     if isinstance(size, Iterable):
         size = next(iter(size), None)
     return int(size) if size else otherwise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _picture_config(config: PretrainedConfig) -> PretrainedConfig:

@@ -1,0 +1,156 @@
+"""perceive evaluate: the success of a trained policy on held-out seeds, as a result file, with films."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perceive.build import build
+from perceive.cli.app import App
+from perceive.cli.train import RECORDED_IN
+from perceive.results import Figure, start_clock, success_figure, write_json, write_result
+from perceive.viewing.film import write_mp4
+from policies.checkpoint import checkpoint_folders, find_checkpoint
+from policies.evaluation import EvaluationResult, evaluate
+from policies.learned import LearnedPolicy
+from policies.rollout import EpisodeResult
+from sensors.rig import SensorRig
+
+LOG = logging.getLogger(__name__)
+RESULT_FILE = "result.json"
+EPISODES_FILE = "episodes.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    return app().main(arguments)
+
+
+def app() -> App:
+    """The command as an app."""
+    return App(
+        "evaluate",
+        "Measure a trained policy on held-out seeds; writes result.json, episodes.json and films.",
+        (
+            "perceive evaluate checkpoint=runs/train/2026-01-31_12-00-00 env=lift films=4",
+            "perceive evaluate checkpoint=runs/lift disabled=[front]",
+            "perceive evaluate checkpoint=runs/lift rig.sensors.front.mount_shift_m=0.1",
+        ),
+        job,
+    )
+
+
+def job(config: dict[str, Any]) -> None:
+    """Evaluate as the config says and print where the result is."""
+    started = start_clock()
+    warn_of_another_task(config)
+    seeds = list(range(config["first_seed"], config["first_seed"] + config["episodes"]))
+    result = evaluate_seeds(config, seeds)
+    output = Path(config["output"])
+    path = Path(config["result"]) if config["result"] else output / RESULT_FILE
+    figures = {
+        "success": success_figure(result.successes, result.count),
+        "steps per episode": Figure(float(np.mean([episode.steps for episode in result.episodes])), n=result.count),
+        "CPU from observation to action, median": Figure(result.latency_ms(50), "ms"),
+        "CPU from observation to action, p95": Figure(result.latency_ms(95), "ms"),
+    }
+    without = f" without {', '.join(sorted(config['disabled']))}" if config["disabled"] else ""
+    about = (
+        f"A trained policy in {config['env']['task']['_target_'].rpartition('.')[2]}{without}, seeds it has not seen."
+    )
+    command = shlex.join(["perceive", "evaluate", *map(_portable_word, sys.argv[1:])])
+    write_result(path, config["name"], figures, seeds, config, started=started, about=about, command=command)
+    write_json(output / EPISODES_FILE, result.to_json())
+    films = write_films(config, result, output)
+    low, high = result.interval
+    print(
+        f"success {100 * result.success_rate:.1f} % ({100 * low:.1f} to {100 * high:.1f} %) of {result.count} episodes"
+    )
+    print("\n".join(f"written: {file}" for file in (path, output / EPISODES_FILE, *films)))
+
+
+def evaluate_seeds(
+    config: Mapping[str, Any], seeds: Sequence[int], film: Sequence[str] = (), label: str = "evaluate"
+) -> EvaluationResult:
+    """Roll the policy of a config out on the given seeds.
+
+    Args:
+        config: resolved config of ``perceive evaluate`` (see perceive.cli.schema.EvaluateSchema).
+        seeds: of the environment.
+        film: cameras whose pictures to keep.
+        label: of the progress bar.
+
+    Raises:
+        DataError: no whole checkpoint at ``checkpoint``.
+        WiringError: the policy does not fit the environment's sensors or actions.
+    """
+    policy = partial(
+        LearnedPolicy.load,
+        config["checkpoint"],
+        device=config["device"],
+        use_ema=config["use_ema"],
+        head=config["head"],
+        replan_s=config["replan_s"],
+        ensemble=config["ensemble"],
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return evaluate(
+        partial(build, config["env"], where="env"),
+        policy,
+        seeds,
+        workers=config["workers"] or cores,
+        disabled=frozenset(config["disabled"]),
+        film=film,
+        film_seeds=seeds if film else (),
+        progress=config["progress"],
+        label=label,
+    )
+
+
+def write_films(config: Mapping[str, Any], result: EvaluationResult, folder: Path) -> list[Path]:
+    """Play some episodes again, failures first, and write a film of each: all cameras side by side."""
+    chosen = sorted(result.episodes, key=lambda episode: episode.success)[: config["films"]]
+    rig = build(config["rig"], where="rig")
+    assert isinstance(rig, SensorRig)
+    cameras = [name for name, space in rig.sensor_spaces.items() if "rgb" in space.spaces]
+    if not chosen or not cameras:
+        return []
+    hz = float(config["env"].get("control_hz", 12.0))
+    again = evaluate_seeds(config, [episode.seed for episode in chosen], cameras, "film")
+    return [_film(episode, cameras, folder, hz) for episode in again.episodes]
+
+
+def warn_of_another_task(config: Mapping[str, Any]) -> None:
+    """Say so when the policy was trained in another task than that of ``env``: it would fail without a word."""
+    path = Path(config["checkpoint"])
+    if not checkpoint_folders(path) and not path.name.startswith("step_"):
+        return
+    trained = find_checkpoint(path).state["config"].get(RECORDED_IN, {})
+    then, now = (str(env.get("task", {}).get("_target_", "")) for env in (trained, config["env"]))
+    if then and then != now:
+        LOG.warning("the policy was trained in %s and is evaluated in %s; choose with env=...", then, now)
+
+
+def _portable_word(word: str) -> str:
+    """An override without the folders of this machine."""
+    key, equals, value = word.partition("=")
+    return f"{key}={Path(value).name}" if equals and value.startswith(("/", "~")) else word
+
+
+def _film(episode: EpisodeResult, cameras: Sequence[str], folder: Path, hz: float) -> Path:
+    from perceive.viewing.draw import mosaic
+
+    word = "success" if episode.success else "failure"
+    frames = (
+        mosaic({name: episode.film[name][step] for name in cameras}, len(cameras), 252, 252)
+        for step in range(episode.steps + 1)
+    )
+    return write_mp4(folder / f"{word}_{episode.seed}.mp4", frames, hz)

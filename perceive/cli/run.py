@@ -1,0 +1,120 @@
+"""perceive run: a robot driven by a policy in real time, with limits in between; prints how it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceive.build import build
+from perceive.cli.app import App
+from perceive.results import machine, versions, write_json
+from policies.base import Policy
+from policies.learned import LearnedPolicy
+from policies.runtime.clock import MonotonicClock
+from policies.runtime.hold import HoldPolicy
+from policies.runtime.loop import ControlLoop
+from policies.runtime.robot import RobotLink
+from policies.runtime.safety import SafetyLimiter
+from policies.runtime.summary import RunSummary
+from sensors.errors import SafetyStop
+
+SUMMARY_FILE = "run.json"
+HOLD = "hold"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    return app().main(arguments)
+
+
+def app() -> App:
+    """The command as an app."""
+    return App(
+        "run",
+        "Drive a robot with a trained policy, in real time at a fixed rate, with position, speed and workspace limits.",
+        (
+            "perceive run robot=sim_panda policy=runs/lift",
+            "perceive run robot=sim_panda policy=runs/lift env=lift seed=1000003 disabled=[front]",
+            "perceive run robot=sim_panda policy=hold duration_s=5",
+        ),
+        job,
+    )
+
+
+def job(config: dict[str, Any]) -> None:
+    """Run as the config says, print and write the summary.
+
+    Raises:
+        SafetyStop: the run ended because going on would not have been safe.
+        KeyboardInterrupt: it was ended by Ctrl-C.
+    """
+    summary = run(config)
+    path = Path(config["result"]) if config["result"] else Path(config["output"]) / SUMMARY_FILE
+    record = {**summary.to_json(), "config": plain_paths(config), "versions": versions(), "machine": machine()}
+    write_json(path, record)
+    print(summary)
+    print(f"written: {path}")
+    if summary.ended == "safety":
+        raise SafetyStop("perceive run", "a run that ends by itself", summary.reason, "The robot was stopped.")
+    if summary.ended == "interrupt":
+        raise KeyboardInterrupt
+
+
+def run(config: Mapping[str, Any]) -> RunSummary:
+    """Connect, drive, stop, disconnect.
+
+    Args:
+        config: resolved config of ``perceive run`` (see perceive.cli.schema.RunSchema).
+
+    Raises:
+        DataError: no whole checkpoint at ``policy``.
+        SafetyStop: the robot cannot be reached.
+        WiringError: the policy does not fit the robot's sensors or actions.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(int(config["threads"]), 1))
+    # What can fail without a robot fails before there is one.
+    learned = None if config["policy"] == HOLD else load_policy(config)
+    limits = build(config["safety"], where="safety")
+    # Given as data: a simulated robot's world is built in its own process.
+    env = {} if config["env"] is None else {"env": config["env"]}
+    robot: RobotLink = build(config["robot"], where="robot", **env)
+    try:
+        policy = learned or HoldPolicy(robot.action_spec, limits.proprioception, limits.gripper_open_m)
+        limiter = SafetyLimiter(robot.action_spec, limits)
+        loop = ControlLoop(robot, policy, limiter, MonotonicClock(), **config["loop"])
+        done = (lambda: bool(robot.report().get("is_success", False))) if config["until_success"] else None
+        return loop.run(float(config["duration_s"]), done)
+    finally:
+        robot.close()
+        torch.set_num_threads(threads)
+
+
+def load_policy(config: Mapping[str, Any]) -> Policy:
+    """The policy that ``config["policy"]`` names.
+
+    Raises:
+        DataError: there is no model.
+    """
+    return LearnedPolicy.load(
+        config["policy"],
+        device=config["device"],
+        use_ema=config["use_ema"],
+        head=config["head"],
+        replan_s=config["replan_s"],
+        ensemble=config["ensemble"],
+    )
+
+
+def plain_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the folders of this machine."""
+    text = json.dumps(config, default=str)
+    data: dict[str, Any] = json.loads(text)
+    for key in ("output", "result", "policy"):
+        if data.get(key):
+            data[key] = Path(data[key]).name
+    return data

@@ -1,0 +1,121 @@
+"""perceive train: a policy from demonstrations, or by reinforcement learning in the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceive.build import build
+from perceive.cli.app import App
+from perceive.cli.resume import CONFIG_FILE, saved_run
+from perceive.model import PerceptionModel
+from perceive.results import write_json
+from policies.dataset import EpisodeDataset
+from policies.imitation import TrainResult, train
+from policies.settings import TrainSettings
+from sensors.errors import DataError, SpecError, WiringError
+
+RECORDED_IN = "recorded_in"  # key of the episodes' environment in the config that a checkpoint keeps
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    return app().main(arguments)
+
+
+def app() -> App:
+    """The command as an app."""
+    return App(
+        "train",
+        "Train a policy: from a folder of demonstrations, or by reinforcement learning in the environment.",
+        (
+            "perceive train data=runs/lift/episodes",
+            "perceive train data=runs/lift/episodes model=regression train.steps=5000 train.device=cpu",
+            "perceive train algorithm=sac env=reach",
+            "perceive train resume=runs/train/2026-01-31_12-00-00 train.steps=10000",
+        ),
+        job,
+        saved_run,
+    )
+
+
+def job(config: dict[str, Any]) -> None:
+    """Train as the config says and print what came of it."""
+    run_dir, resume = Path(config["output"]), config["resume"] is not None
+    if not resume:
+        if (run_dir / CONFIG_FILE).exists():
+            raise DataError(
+                str(run_dir), "a new run folder", "one of an earlier run", f"perceive train resume={run_dir}"
+            )
+        write_json(run_dir / CONFIG_FILE, config)
+    if config["algorithm"] == "imitation":
+        result = train_imitation(config, run_dir, resume)
+        print(
+            f"{result.steps} steps, loss {result.loss:.4f}, {result.parameters:,} parameters, "
+            f"{result.wall_s:.0f} s.\ncheckpoint: {result.checkpoint}"
+        )
+    else:
+        from perceive.cli.train_rl import train_rl_job  # loaded when asked for: stable-baselines3 is slow to import
+
+        print(train_rl_job(config))
+
+
+def train_imitation(config: Mapping[str, Any], run_dir: Path, resume: bool) -> TrainResult:
+    """Train a PerceptionModel on the episodes in ``config["data"]``.
+
+    Args:
+        config: resolved config of ``perceive train`` (see perceive.cli.schema.TrainSchema).
+        run_dir: for checkpoints and logs.
+        resume: go on from the newest whole checkpoint there.
+
+    Raises:
+        SpecError: no ``data``.
+        WiringError: model and episodes do not fit.
+        DataError: damaged or foreign episodes or checkpoints.
+    """
+    if config["data"] is None:
+        raise SpecError("perceive train", "a folder of episodes", "none", "Give it: data=<folder of perceive collect>.")
+    plan = config["model"]
+    dataset = EpisodeDataset(
+        config["data"],
+        chunk=chunk_of(plan, config["heads"]),
+        history=config["history"] or None,
+        sensors=list(plan["encoders"]),
+        on_bad="skip" if config["skip_bad"] else "raise",
+        limit=config["episodes"] or None,
+    )
+    header = dataset.header
+    # All recorded sensors, so that one without an encoder is an error and not silently unused.
+    history = {**header.history, **dataset.history}
+    model = PerceptionModel.from_config(plan, header.sensor_spaces, history, dataset.action_spec)
+    augment = config["augment"]
+    return train(
+        model,
+        dataset,
+        TrainSettings(**config["train"]),
+        run_dir,
+        augment=None if augment is None else build(augment, where="augment", action_spec=dataset.action_spec),
+        heads=config["heads"],
+        resume=resume,
+        config={**config, RECORDED_IN: header.env},
+        progress=config["progress"],
+    )
+
+
+def chunk_of(model: Mapping[str, Any], heads: Sequence[str]) -> int:
+    """K, the action steps that the heads predict, out of a model's config.
+
+    Raises:
+        WiringError: a head is not in the config, or heads differ.
+    """
+    found = set()
+    for name in heads:
+        if name not in model["heads"]:
+            raise WiringError(
+                "heads", f"heads of the model: {sorted(model['heads'])}", f"'{name}'", "Correct heads=[...]."
+            )
+        found.add(int(model["heads"][name].get("chunk", 1)))
+    if len(found) != 1:
+        raise WiringError("heads", "action heads of one chunk length", f"{sorted(found)}", "Train them apart.")
+    return found.pop()

@@ -1,0 +1,107 @@
+"""An episode as film frames: one box per camera, depth, fingertip and vector of every sensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceive.viewing.draw import Picture, blank, curve_picture, depth_picture, mosaic, touch_picture, write
+from sensors.errors import DataError
+from sensors.observation import Observation, Stream
+
+BOX_PX = 168
+TALLEST_PX = 1080
+PICTURES = ("rgb", "depth_m", "indentation_m")
+# Vectors worth a curve, in the order of preference; of a sensor without any of these, its first small float field.
+CURVES = ("force_N", "position_rad", "gripper_m")
+
+
+class Storyboard:
+    """Draws the observations of one episode; scales are fixed over the whole of it.
+
+    Args:
+        observations: in order of time, at least one, all of one rig.
+
+    Raises:
+        DataError: there is no observation.
+    """
+
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        if not observations:
+            raise DataError("Storyboard", "at least one observation", "none", "Choose another episode.")
+        self._observations = observations
+        first = observations[0].streams
+        self._images = [(n, f) for n, s in first.items() for f in PICTURES if f in s.data]
+        pictured = {name for name, _ in self._images}
+        self._curves = {n: f for n, s in first.items() if n not in pictured and (f := _curve_field(s)) is not None}
+        self._ranges = {pair: self._range(*pair) for pair in self._images if pair[1] != "rgb"}
+        self._values = {name: self._history(name, field) for name, field in self._curves.items()}
+        self._columns = max(1, math.ceil(math.sqrt(len(self._images) + len(self._curves))))
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self._observations)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """All frames in order."""
+        return (self.frame(step) for step in range(len(self)))
+
+    def frame(self, step: int) -> Picture:
+        """The picture of one step, uint8 [H, W, 3]; what was not valid then says so."""
+        streams = self._observations[step].streams
+        boxes: dict[str, Picture] = {}
+        for name, field in self._images:
+            boxes[f"{name} {_title(field)}"] = self._image(streams[name], name, field)
+        for name, field in self._curves.items():
+            boxes[f"{name} {field}"] = curve_picture(self._values[name], step, BOX_PX, BOX_PX)
+        return mosaic(boxes, self._columns, BOX_PX, BOX_PX)
+
+    def _image(self, stream: Stream, name: str, field: str) -> Picture:
+        value = stream.data[field][-1]
+        if not stream.valid[-1]:
+            out = blank(BOX_PX, BOX_PX)
+            write(out, "not there", (BOX_PX // 2 - 34, BOX_PX // 2), 0.45)
+            return out
+        if field == "rgb":
+            return np.asarray(value, np.uint8)
+        low, high = self._ranges[name, field]
+        return depth_picture(value, low, high) if field == "depth_m" else touch_picture(value, high)
+
+    def _range(self, name: str, field: str) -> tuple[float, float]:
+        seen = [o.streams[name].data[field][-1] for o in self._observations if o.streams[name].valid[-1]]
+        measured = np.concatenate([value[value > 0].ravel() for value in seen]) if seen else np.zeros(0)
+        if measured.size == 0:
+            return 0.0, 1.0
+        # Percentiles: one stray pixel must not wash the picture out.
+        return float(np.percentile(measured, 1)), float(np.percentile(measured, 99))
+
+    def _history(self, name: str, field: str) -> NDArray[np.float64]:
+        rows = []
+        for observation in self._observations:
+            stream = observation.streams[name]
+            value = np.asarray(stream.data[field][-1], float).ravel()
+            rows.append(value if stream.valid[-1] else np.full_like(value, np.nan))
+        return np.stack(rows)
+
+
+def grid_steps(length: int, most: int) -> list[int]:
+    """At most ``most`` steps spread over an episode, first and last included."""
+    count = min(most, length)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def _curve_field(stream: Stream) -> str | None:
+    for field in CURVES:
+        if field in stream.data:
+            return field
+    small: Mapping[str, NDArray[np.float64]] = {
+        f: v for f, v in stream.data.items() if v.dtype.kind == "f" and 0 < math.prod(v.shape[1:]) <= 16
+    }
+    return next(iter(small), None)
+
+
+def _title(field: str) -> str:
+    return {"rgb": "", "depth_m": "depth", "indentation_m": "touch"}[field]
