@@ -24,7 +24,7 @@ from sensors.geometry import FloatArray
 
 ROBOT_GROUP = 64  # collision group of the robot's links, so that rays can pass through them
 MAX_RAYS = pybullet.MAX_RAY_INTERSECTION_BATCH_SIZE
-FINGER_DAMPING_N_S_M = 24.0  # the most that a finger of 0.1 kg takes without overshoot at 240 steps per second
+GRIPPER_GEAR_N = 50.0  # what holds the two fingers at the same opening
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,14 @@ class PyBulletWorld:
             touches = 0 if name in description.foot_links else -1
             pybullet.setCollisionFilterGroupMask(self._robot, link, ROBOT_GROUP, touches, physicsClientId=client)
         for link in self._fingers:
-            # Equal forces on both fingers leave a held object free to slide sideways with them; damping, as of a real
-            # spindle, stops that. A gear between them would too, but the solver would need 200 iterations to settle it
-            # and until then reports forces at the wrist that are 1 N off.
-            pybullet.changeDynamics(
-                self._robot,
-                link,
-                lateralFriction=1.5,
-                frictionAnchor=True,
-                jointDamping=FINGER_DAMPING_N_S_M,
-                physicsClientId=client,
-            )
+            pybullet.changeDynamics(self._robot, link, lateralFriction=1.5, frictionAnchor=True, physicsClientId=client)
+        # Two independent fingers under equal forces would let a held object slide sideways without resistance.
+        first, second = self._fingers
+        axis, origin = [1, 0, 0], [0, 0, 0]
+        gear = pybullet.createConstraint(
+            self._robot, first, self._robot, second, pybullet.JOINT_GEAR, axis, origin, origin, physicsClientId=client
+        )
+        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=GRIPPER_GEAR_N, physicsClientId=client)
 
     def add_box(
         self,

@@ -72,9 +72,11 @@ class PerceptionModel(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.trunk = trunk
         self.heads = nn.ModuleDict(heads)
-        self.sensor_embedding = nn.ParameterDict({n: nn.Parameter(torch.randn(width) * 0.02) for n in encoders})
+        # Of the size of what encoders and places add (order one). Much smaller, and all readouts of a head would look
+        # the same to the trunk: every step of a chunk would then learn the same mean action.
+        self.sensor_embedding = nn.ParameterDict({n: nn.Parameter(torch.randn(width) * 0.5) for n in encoders})
         self.readouts = nn.ParameterDict(
-            {name: nn.Parameter(torch.randn(head.num_readouts, width) * 0.02) for name, head in heads.items()}
+            {name: nn.Parameter(torch.randn(head.num_readouts, width)) for name, head in heads.items()}
         )
         # Where positions are relative to while the joints are absent; fitted to the mean tool point.
         self.fallback_origin_m: Tensor
@@ -288,13 +290,16 @@ class PerceptionModel(nn.Module):
         found = config.get("format") if isinstance(config, dict) else None
         if found != FORMAT:
             raise DataError(str(folder), f"format {FORMAT}", f"{found}", "Load it with the version that wrote it.")
-        sensor_spaces = {}
-        for name, data in config["sensor_spaces"].items():
-            space = space_from_json(data)
-            if isinstance(space, spaces.Dict):
-                sensor_spaces[name] = space
-        action = None if config["action"] is None else ActionSpec.from_json(config["action"])
-        model = PerceptionModel.from_config(config["model"], sensor_spaces, config["history"], action, allow)
+        try:
+            read = {name: space_from_json(data) for name, data in config["sensor_spaces"].items()}
+            action = None if config["action"] is None else ActionSpec.from_json(config["action"])
+            parts, history = config["model"], config["history"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{folder / CONFIG_FILE}", "what save_pretrained wrote", repr(error), "Copy or train the model again."
+            ) from error
+        sensor_spaces = {name: space for name, space in read.items() if isinstance(space, spaces.Dict)}
+        model = PerceptionModel.from_config(parts, sensor_spaces, history, action, allow)
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
@@ -309,14 +314,14 @@ class PerceptionModel(nn.Module):
     def _origin_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         size, device = batch.size, self.fallback_origin_m.device
         fallback = self.fallback_origin_m.expand(size, 3)
-        upright = torch.eye(3, device=device).expand(size, 3, 3)
+        upright = torch.eye(3, device=device, dtype=fallback.dtype).expand(size, 3, 3)
         if self._origin is None:
             return torch.zeros_like(fallback), upright
         stream = batch.stream(self._origin)
         # The newest frame that is there: the last one may have been dropped.
         order = torch.arange(stream.valid.shape[1], device=device)
         last = torch.where(stream.valid, order, -1).max(1).values
-        newest = stream.data["base_from_tool"].float()[torch.arange(size, device=device), last.clamp_min(0)]
+        newest = stream.data["base_from_tool"].to(fallback.dtype)[torch.arange(size, device=device), last.clamp_min(0)]
         there = last >= 0
         position = torch.where(there[:, None], newest[:, :3, 3], fallback)
         return position, torch.where(there[:, None, None], newest[:, :3, :3], upright)

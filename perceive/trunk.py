@@ -59,7 +59,7 @@ class Trunk(nn.Module):
         if self._metric:
             self.situate = MetricPosition(width, width // heads, shortest_m, longest_m, longest_s)
         else:
-            self.index = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
+            self.index = nn.Parameter(torch.randn(num_tokens, width) * 0.5)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 

@@ -23,7 +23,7 @@ from policies.base import Policy
 from policies.features import PerceptionFeatures
 from policies.goals import to_flat
 from sensors.action import Action, ActionSpec
-from sensors.errors import DataError, SpecError, WiringError, nearest
+from sensors.errors import DataError, SpecError, WiringError
 from sensors.observation import Observation
 from sensors.spec import Json, space_from_json, space_to_json
 
@@ -137,17 +137,11 @@ class RlPolicy(Policy):
         flat = to_flat(observation)
         for key in self._keys:
             if key not in flat:
-                fix = f"{nearest(key, flat)} Goals come from an env with goal_keys: true."
+                fix = "Use the rig that it was trained with; goals come from an env with goal_keys: true."
                 raise WiringError("RlPolicy", f"'{key}' in the observation", f"{sorted(flat)}", fix)
         with torch.inference_mode():
             values, _ = self._policy.predict({key: flat[key] for key in self._keys}, deterministic=True)
         return Action(self._spec.check(values), self._spec)
-
-
-def is_rl_policy(path: str | Path) -> bool:
-    """Whether a folder is one of :func:`save_policy`, or a run folder with one in it."""
-    path = Path(path)
-    return (path / DESCRIPTION_FILE).exists() or (path / "policy" / DESCRIPTION_FILE).exists()
 
 
 def _never_learns(_progress: float) -> float:

@@ -77,7 +77,7 @@ def load_state(run_dir: Path, learner: Learner) -> int:
         if isinstance(learner, SAC):
             if learner.ent_coef_optimizer is not None and learner.log_ent_coef is not None:
                 learner.log_ent_coef.data.copy_(tensors["log_ent_coef"])
-            with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
+            with (folder / "replay.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 _fill(learner, dict(arrays), state)
         learner.num_timesteps = int(state["steps"])
         learner._n_updates = int(state["updates"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,3 +34,18 @@ def test_the_wheel_holds_all_configs_and_modules(tmp_path: Path) -> None:
     assert "conf/collect.yaml" in wanted
     assert "conf/env/lift.yaml" in wanted
     assert held == wanted
+    _commands_work_from(wheel, tmp_path)
+
+
+def _commands_work_from(wheel: Path, folder: Path) -> None:
+    """The installed configs are found from a folder that has none."""
+    place, elsewhere = folder / "installed", folder / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    code = "import conf; from perceive.cli import main; print(conf.__file__); main(['collect', '--cfg', 'job'])"
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert str(place) in done.stdout, done.stderr
+    assert "episodes: 100" in done.stdout

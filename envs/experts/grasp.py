@@ -1,10 +1,9 @@
-"""Grasp: the phases of picking up a box from above, shared by the experts that need it."""
+"""Grasp: picking up a box from above, shared by the experts that need it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
@@ -13,20 +12,10 @@ from envs.robots.base import Robot
 from envs.world import PyBulletWorld
 from sensors.geometry import FloatArray
 
-HOVER_M = 0.08  # tool point above the grasp
-NEAR_M = 0.01  # so near beside the grasp, the fingers may close
-FUNNEL = 0.15  # how much farther off the way down may be, per metre above the grasp
-AT_GRASP_M = 0.008
+HOVER_M = 0.08  # tool point above the grasp while it is far beside
+CENTRED_M, SLOPE = 0.005, 4.0  # so near beside the grasp, down to it; farther off, this much higher per metre
+NEAR_M, AT_GRASP_M = 0.01, 0.008  # beside and above the grasp: there the fingers may close
 EMPTY_M = 0.012  # an opening below this holds nothing
-
-
-class Phase(Enum):
-    """Where a grasp stands."""
-
-    HOVER = "hover"
-    DESCEND = "descend"
-    CLOSE = "close"
-    HOLD = "hold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +30,10 @@ class Waypoint:
 class Grasp:
     """Closes the gripper on a box, again if it slips.
 
-    The phase follows from what can be seen (poses, opening, contact) and not from what was done before: a policy that
-    imitates it from one observation is never asked to guess a hidden state.
+    What to do follows from what can be seen (poses, opening, contact) and not from what was done before, and the way
+    down is a funnel instead of a switch: a policy that imitates it from one observation is never asked to guess a
+    hidden state, and to be a little off is to be a little high. The hand's turn is not waited for, since closing
+    fingers turn a box the rest of the way.
 
     Args:
         world: where the box is.
@@ -68,19 +59,11 @@ class Grasp:
         own_yaw = yaw_of(tool[:3, :3])
         # Of the box's four equivalent yaws the one nearest to the hand's.
         turned = folded(yaw_of(self._world.body_pose(self._body)[:3, :3]) - own_yaw, math.pi / 2)
-        phase = self._phase(tool, grasp)
-        high = HOVER_M if phase is Phase.HOVER else 0.0
-        gripper = CLOSED if phase in (Phase.CLOSE, Phase.HOLD) else OPEN
-        return Waypoint(grasp + np.array([0.0, 0.0, high]), down(own_yaw + turned), gripper)
-
-    def _phase(self, tool: FloatArray, grasp: FloatArray) -> Phase:
-        # The hand's turn is not waited for: closing fingers turn a box the rest of the way.
-        if self.holding:
-            return Phase.HOLD
+        rotation, opening = down(own_yaw + turned), self._robot.gripper_m()
         beside = math.hypot(tool[0, 3] - grasp[0], tool[1, 3] - grasp[1])
-        above, opening = float(tool[2, 3] - grasp[2]), self._robot.gripper_m()
-        if abs(above) < AT_GRASP_M and beside < NEAR_M and opening > EMPTY_M:
-            return Phase.CLOSE
-        straight = beside < NEAR_M + FUNNEL * max(above, 0.0)
+        there = abs(tool[2, 3] - grasp[2]) < AT_GRASP_M and beside < NEAR_M and opening > EMPTY_M
+        if self.holding or there:
+            return Waypoint(grasp, rotation, CLOSED)
         wide = opening > 2 * self._half_m + 0.01
-        return Phase.DESCEND if straight and wide and above < 1.5 * HOVER_M else Phase.HOVER
+        high = min(max(SLOPE * (beside - CENTRED_M), 0.0), HOVER_M) if wide else HOVER_M
+        return Waypoint(grasp + np.array([0.0, 0.0, high]), rotation, OPEN)

@@ -58,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from perceive.cli.compose import ConfigError
 
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        if os.environ.get("PERCEIVE_DEBUG") == "1":
+            traceback.print_exc()
+        fix = "Free space, or choose another folder with output=...; what is finished is kept."
+        print(f"perceive {name}: {error}. {fix}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\nperceive {name}: interrupted; start the same command again to go on.", file=sys.stderr)
         return 130

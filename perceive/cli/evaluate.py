@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 
 from perceive.build import build
 from perceive.cli.app import App
+from perceive.cli.policy import env_maker, policy_maker
 from perceive.cli.train import RECORDED_IN
 from perceive.results import Figure, start_clock, success_figure, write_json, write_result
 from perceive.viewing.film import write_mp4
 from policies.checkpoint import checkpoint_folders, find_checkpoint
 from policies.evaluation import EvaluationResult, evaluate
-from policies.learned import LearnedPolicy
 from policies.rollout import EpisodeResult
 from sensors.rig import SensorRig
 
@@ -92,19 +91,10 @@ def evaluate_seeds(
         DataError: no whole checkpoint at ``checkpoint``.
         WiringError: the policy does not fit the environment's sensors or actions.
     """
-    policy = partial(
-        LearnedPolicy.load,
-        config["checkpoint"],
-        device=config["device"],
-        use_ema=config["use_ema"],
-        head=config["head"],
-        replan_s=config["replan_s"],
-        ensemble=config["ensemble"],
-    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return evaluate(
-        partial(build, config["env"], where="env"),
-        policy,
+        env_maker(config["checkpoint"], config["env"]),
+        policy_maker(config["checkpoint"], config),
         seeds,
         workers=config["workers"] or cores,
         disabled=frozenset(config["disabled"]),

@@ -11,9 +11,8 @@ import torch
 
 from perceive.build import build
 from perceive.cli.app import App
+from perceive.cli.policy import policy_maker
 from perceive.results import machine, versions, write_json
-from policies.base import Policy
-from policies.learned import LearnedPolicy
 from policies.runtime.clock import MonotonicClock
 from policies.runtime.hold import HoldPolicy
 from policies.runtime.loop import ControlLoop
@@ -78,7 +77,7 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(config["threads"]), 1))
     # What can fail without a robot fails before there is one.
-    learned = None if config["policy"] == HOLD else load_policy(config)
+    learned = None if config["policy"] == HOLD else policy_maker(config["policy"], config)()
     limits = build(config["safety"], where="safety")
     # Given as data: a simulated robot's world is built in its own process.
     env = {} if config["env"] is None else {"env": config["env"]}
@@ -92,22 +91,6 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     finally:
         robot.close()
         torch.set_num_threads(threads)
-
-
-def load_policy(config: Mapping[str, Any]) -> Policy:
-    """The policy that ``config["policy"]`` names.
-
-    Raises:
-        DataError: there is no model.
-    """
-    return LearnedPolicy.load(
-        config["policy"],
-        device=config["device"],
-        use_ema=config["use_ema"],
-        head=config["head"],
-        replan_s=config["replan_s"],
-        ensemble=config["ensemble"],
-    )
 
 
 def plain_paths(config: Mapping[str, Any]) -> dict[str, Any]:

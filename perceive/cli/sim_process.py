@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from envs.base import RobotEnv
 from perceive.build import build
+from policies.goals import GOAL_KEYS, with_goals
 from policies.runtime.wire import VERSION, Disconnected, Message, pack_observation, receive, send
 from sensors.action import ActionMode
 from sensors.errors import PerceiveError
 from sensors.geometry import matrix_to_rotation_6d
+from sensors.observation import Observation
 
 MAX_LAG_S = 0.25  # further behind the wall clock than this, the simulated time slips instead of rushing to catch up
 MAX_BURST = 5  # physics steps between two looks at the line, so that an answer is never late by more than these
@@ -119,7 +121,7 @@ class RealTimeRobot:
     def _answer(self, message: Message) -> Message | None:
         what, number = message.get("do"), message.get("number")
         if what == "observe":
-            return {"number": number, "observation": pack_observation(self._env.rig.observe(self._env.now_s))}
+            return {"number": number, "observation": pack_observation(self._observe())}
         if what == "command":
             return self._command(message["values"], number)
         if what == "report":
@@ -129,6 +131,13 @@ class RealTimeRobot:
             self._halt()
             return None
         return {"number": number, "error": f"unknown message '{what}'"}
+
+    def _observe(self) -> Observation:
+        env = self._env
+        observation, goal = env.rig.observe(env.now_s), env.task.goal()
+        if goal is None or GOAL_KEYS[0] not in env.observation_space.spaces:
+            return observation
+        return with_goals(observation, dict(zip(GOAL_KEYS, (goal.achieved, goal.desired), strict=True)))
 
     def _command(self, values: NDArray[np.float32], number: int | None) -> Message:
         if self._stopped:

@@ -7,10 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-
 from perceive.build import build
-from policies.goals import GoalsAsSensors
 from policies.rl import RlResult, train_rl
 from sensors.errors import SpecError
 
@@ -41,8 +38,3 @@ def train_rl_job(config: Mapping[str, Any]) -> RlResult:
         resume=config["resume"] is not None,
         progress=config["progress"],
     )
-
-
-def goal_env(env: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    """The environment of a config with its goals as sensors, for policies.rl_policy.RlPolicy."""
-    return GoalsAsSensors(build(env, where="env"))

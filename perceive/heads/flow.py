@@ -1,4 +1,4 @@
-"""Action chunks by flow matching: noise is carried to an action along a learned velocity field."""
+"""Action chunks by flow matching: noise is carried to an action along a learned flow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class FlowMatchingHead(Head):
     """Conditional flow matching (Lipman et al., ICLR 2023) with straight paths (Liu et al., 2023), as in pi0 (2024).
 
     With x_1 the wanted chunk in the codec's latent space, x_0 standard normal noise and x_t = (1 - t) x_0 + t x_1, a
-    small transformer over the K steps learns the velocity x_1 - x_0 from x_t, t and one readout per step. An answer
-    integrates that velocity from t = 0 to 1 by Euler's method. Unlike a regressed mean, it can be one of several ways
-    to do a task.
+    small transformer over the K steps learns to tell x_1 from x_t, t and one readout per step; the velocity of the
+    flow is (x_1 - x_t) / (1 - t). (Told this way, what the network has to say stays of order one for all t: Li and He,
+    2025.) An answer integrates the velocity from t = 0 to 1 by Euler's method. Unlike a regressed mean, it can be one
+    of several ways to do a task.
 
     The noise of an answer is fixed by ``seed``, so the same observation gives the same action, alone or in a batch.
     Training draws its noise and times from torch's global generator.
@@ -32,7 +33,7 @@ class FlowMatchingHead(Head):
         width: D.
         action_spec: meaning of the entries.
         chunk: K.
-        depth: blocks of the velocity network.
+        depth: blocks of the network.
         attention_heads: of each block; must divide ``width``.
         steps: Euler steps of an answer.
         reach_m: offset from the tool that becomes 1, so that positions are about as large as the noise.
@@ -94,23 +95,25 @@ class FlowMatchingHead(Head):
         everything = torch.ones(shape[:2], dtype=torch.bool, device=latent.device)
         for step in range(self._steps):
             time = latent.new_full((shape[0],), step / self._steps)
-            latent = latent + self._velocity(latent, time, everything, context) / self._steps
+            end = self._end(latent, time, everything, context)
+            # (end - latent) / (1 - t) for 1 / steps of time; the last step arrives at the end itself.
+            latent = latent + (end - latent) / (self._steps - step)
         return ActionChunk(self.codec.decode(latent, context))
 
     def loss(self, context: HeadContext, target: ActionTarget) -> dict[str, Tensor]:
-        """``flow``: mean squared error of the velocity over the valid steps, in latent units."""
+        """``flow``: mean squared error of the flow's end over the valid steps, in latent units."""
         keep = target.valid[..., None]
         # Steps beyond an episode's end may hold anything: selected to zero, and hidden from the other steps below.
         wanted = torch.where(keep, self.codec.encode(target.values, context), 0.0)
         noise = torch.randn_like(wanted)
         time = torch.rand(wanted.shape[0], device=wanted.device, dtype=wanted.dtype)
         between = torch.lerp(noise, wanted, time[:, None, None])
-        error = self._velocity(between, time, target.valid, context) - (wanted - noise)
+        error = self._end(between, time, target.valid, context) - wanted
         squared = torch.where(keep, error, 0.0).square().sum()
         return {"flow": squared / (target.valid.sum().clamp_min(1) * wanted.shape[-1])}
 
-    def _velocity(self, latent: Tensor, time: Tensor, valid: Tensor, context: HeadContext) -> Tensor:
-        """[B, K, A] at times [B]; a step sees the valid steps [B, K] and itself."""
+    def _end(self, latent: Tensor, time: Tensor, valid: Tensor, context: HeadContext) -> Tensor:
+        """Where the flow through [B, K, A] at times [B] ends; a step sees the valid steps [B, K] and itself."""
         angle = time[:, None] * self.frequency.to(time.dtype)
         clock = torch.cat([angle.sin(), angle.cos()], -1)[:, None].expand(-1, self._chunk, -1)
         features = context.readouts + self.enter(torch.cat([latent, clock], -1))
@@ -118,5 +121,5 @@ class FlowMatchingHead(Head):
         allowed = (valid[:, None, :] | own)[:, None]
         for block in self.blocks:
             features = block(features, None, allowed)
-        velocity: Tensor = self.leave(features)
-        return velocity
+        end: Tensor = self.leave(features)
+        return end

@@ -36,7 +36,7 @@ class HoldPolicy(Policy):
     def act(self, observation: Observation) -> Action:
         if self._values is None:
             self._values = self._here(observation)
-        return Action(self._values, self._spec)
+        return Action(self._values.copy(), self._spec)
 
     def _here(self, observation: Observation) -> NDArray[np.float32]:
         stream = observation.streams.get(self._sensor)

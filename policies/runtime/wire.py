@@ -94,15 +94,14 @@ def _exactly(line: socket.socket, count: int, give_up_s: float) -> bytes:
         left_s = give_up_s - time.monotonic()
         if left_s <= 0:
             raise Disconnected("no answer in time")
-        line.settimeout(left_s)
         try:
+            line.settimeout(left_s)
             part = line.recv(min(count - len(parts), 1 << 20))
+            line.settimeout(None)
         except TimeoutError:
             raise Disconnected("no answer in time") from None
-        except OSError as error:
+        except OSError as error:  # closed by the other side, or by another thread here
             raise Disconnected(f"the line is closed ({error})") from error
-        finally:
-            line.settimeout(None)
         if not part:
             raise Disconnected("the line is closed")
         parts += part

@@ -63,6 +63,15 @@ def test_a_failure_is_status_1_and_debug_shows_where(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["collect", "rig=state", f"output={tmp_path / 'file' / 'below'}"]) == 1
+    said = capsys.readouterr().err
+    assert "Not a directory" in said
+    assert "output=" in said
+    assert "Traceback" not in said
+
+
 def test_cfg_prints_and_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
 
 
 def test_every_changeable_key_exists() -> None:
-    config = compose_config("train", [])
+    config = compose_config("train", ["algorithm=sac", "env=reach"])
     for key in CHANGEABLE:
         section, _, name = key.rpartition(".")
         assert name in (config[section] if section else config)

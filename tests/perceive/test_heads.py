@@ -204,22 +204,39 @@ def test_a_flow_keeps_both_ways_where_a_mean_would_fall_between() -> None:
     values[..., 3:9] = torch.tensor([1.0, 0, 0, 0, 1, 0])
     values[:32, :, 9], values[32:, :, 9] = -1.0, 1.0
     head = FlowMatchingHead(WIDTH, SPEC, 1, seed=None)
-    train(head, here, ActionTarget(values, torch.ones(64, 1, dtype=torch.bool)), 400)
+    train(head, here, ActionTarget(values, torch.ones(64, 1, dtype=torch.bool)), 250)
     gripper = head(here).values[..., 9].flatten()
     assert (gripper.abs() > 0.5).float().mean() > 0.85
     assert 0.15 < (gripper > 0).float().mean() < 0.85
 
 
-def test_a_flow_with_a_known_velocity_arrives() -> None:
-    """With velocity 2 everywhere, Euler steps from noise x end at x + 2, whatever their number."""
-    for steps in (1, 5):
-        head = FlowMatchingHead(WIDTH, SPEC, CHUNK, steps=steps, reach_m=1.0)
-        silence(head)
-        with torch.no_grad():
-            head.leave[1].bias[:] = 2.0
-        here = context()
-        expected = here.origin_m[:, None] + head.noise[..., :3] + 2.0
-        torch.testing.assert_close(head(here).values[..., :3], expected)
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_flow_with_a_known_end_arrives(steps: int) -> None:
+    head = FlowMatchingHead(WIDTH, SPEC, CHUNK, steps=steps, reach_m=1.0)
+    silence(head)
+    with torch.no_grad():
+        head.leave[1].bias[:] = 2.0
+    here = context()
+    expected = (here.origin_m[:, None] + 2.0).expand(-1, CHUNK, -1)
+    torch.testing.assert_close(head(here).values[..., :3], expected)
+
+
+def test_a_flow_takes_straight_equal_steps() -> None:
+    """A network that answers with its input: x goes to x + (f(x) - x) / (1 - t) dt at t = 0, then arrives at f."""
+    head = FlowMatchingHead(WIDTH, SPEC, CHUNK, steps=2, reach_m=1.0)
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def end(latent: Tensor, time: Tensor, *_: object) -> Tensor:
+        calls.append((latent, time))
+        return 3 * latent
+
+    head._end = end  # type: ignore[method-assign]
+    here = context()
+    position = head(here).values[..., :3] - here.origin_m[:, None]
+    noise = head.noise.expand(3, -1, -1)
+    assert [time[0].item() for _, time in calls] == [0.0, 0.5]
+    torch.testing.assert_close(calls[1][0], 2 * noise)  # half of the way from x to 3 x
+    torch.testing.assert_close(position, 6 * noise[..., :3])
 
 
 def test_a_flow_refuses_impossible_settings() -> None:

@@ -22,7 +22,11 @@ MODEL: dict[str, Any] = {
     "origin": "joints",
     "ignored_sensors": ["achieved_goal"],
     "encoders": {
-        "joints": {"_target_": "perceive.encoders.vector.VectorEncoder", "fields": ["gripper_m"], "pose": "base_from_tool"},
+        "joints": {
+            "_target_": "perceive.encoders.vector.VectorEncoder",
+            "fields": ["gripper_m"],
+            "pose": "base_from_tool",
+        },
         "desired_goal": {"_target_": "perceive.encoders.vector.VectorEncoder", "fields": [], "place": "position_m"},
     },
     "trunk": {"_target_": "perceive.trunk.Trunk", "depth": 1, "heads": 2, "mlp_ratio": 1.0},

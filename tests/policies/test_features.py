@@ -15,7 +15,7 @@ from policies.goals import GoalsAsSensors, split_space, to_flat, with_goals
 from sensors.errors import SpecError, WiringError
 from sensors.observation import Observation
 from tests.policies.goal_env import MODEL, GoalEnv
-from tests.policies.point_env import PointEnv, model_config
+from tests.policies.point_env import PointEnv
 
 
 def flat(batch: int = 3, seed: int = 0) -> dict[str, Tensor]:
@@ -45,7 +45,9 @@ def test_spaces_come_apart_into_frames_and_histories() -> None:
     assert split_space(rig.space) == (rig.sensor_spaces, rig.history) or split_space(rig.space)[1] == rig.history
 
 
-@pytest.mark.parametrize("space", [spaces.Dict({"pose": spaces.Box(-1, 1, (7,))}), spaces.Dict({"a/b": spaces.Discrete(3)})])
+@pytest.mark.parametrize(
+    "space", [spaces.Dict({"pose": spaces.Box(-1, 1, (7,))}), spaces.Dict({"a/b": spaces.Discrete(3)})]
+)
 def test_other_spaces_are_refused(space: spaces.Dict) -> None:
     with pytest.raises(WiringError, match="observation space"):
         split_space(space)
@@ -104,14 +106,15 @@ def test_size_follows_the_readouts() -> None:
     assert extractor(flat(2)).shape == (2, 96)
 
 
-def test_a_model_for_imitation_is_refused() -> None:
+def test_a_model_that_does_not_fit_is_refused() -> None:
     with pytest.raises(WiringError, match="ReadoutHead"):
-        PerceptionFeatures(GoalEnv(goals=False).observation_space, MODEL | {"encoders": {"joints": MODEL["encoders"]["joints"]}, "ignored_sensors": [], "heads": {
-            "action": model_config()["heads"]["action"], "features": MODEL["heads"]["features"]}})  # fmt: skip
+        PerceptionFeatures(GoalEnv().observation_space, MODEL | {"heads": {"action": MODEL["heads"]["features"]}})
     with pytest.raises(WiringError, match="desired_goal"):
         PerceptionFeatures(GoalEnv(goals=False).observation_space, MODEL)
     with pytest.raises(SpecError, match="count"):
-        PerceptionFeatures(GoalEnv().observation_space, MODEL | {"heads": {"features": {**MODEL["heads"]["features"], "count": 0}}})
+        PerceptionFeatures(
+            GoalEnv().observation_space, MODEL | {"heads": {"features": {**MODEL["heads"]["features"], "count": 0}}}
+        )
 
 
 def test_goals_as_sensors_there_and_back() -> None:

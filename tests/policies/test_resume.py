@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,13 @@ from policies.logbook import read_metrics
 from tests.policies.point_env import record
 from tests.policies.train_tiny import run
 
-STEPS = 60
+STEPS, KILL_AT = 60, 46
 
 
-def start(data: Path, run_dir: Path) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "tests.policies.train_tiny", str(data), str(run_dir), str(STEPS)]
-    return subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+def start(data: Path, run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", "tests.policies.train_tiny", str(data), str(run_dir), str(STEPS), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=200, env=environment, check=False)
 
 
 def weights(run_dir: Path) -> dict[str, str]:
@@ -44,20 +37,13 @@ def weights(run_dir: Path) -> dict[str, str]:
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     record(tmp_path / "data", range(12))
     whole, broken, other = tmp_path / "whole", tmp_path / "broken", tmp_path / "other"
-    process = start(tmp_path / "data", broken)
-    deadline = time.monotonic() + 120
-    while len(read_metrics(broken)) < 26:  # the last checkpoint is that of step 20
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    logged = len(read_metrics(broken))
-    last = find_checkpoint(broken).step
-    assert last < logged < STEPS, "the kill came too late to test anything"
-
-    for each in (start(tmp_path / "data", broken), start(tmp_path / "data", whole)):
-        finish(each)
+    # Killed while one thread loads a batch and another is somewhere in the steps before it.
+    assert start(tmp_path / "data", broken, str(KILL_AT)).returncode == -signal.SIGKILL
+    assert find_checkpoint(broken).step == 40
+    assert 40 < len(read_metrics(broken)) < KILL_AT, "the log has to reach beyond the checkpoint to test anything"
+    for folder in (broken, whole):
+        done = start(tmp_path / "data", folder)
+        assert done.returncode == 0, done.stderr
     assert (whole / "metrics.jsonl").read_bytes() == (broken / "metrics.jsonl").read_bytes()
     assert weights(whole) == weights(broken)
     assert len(read_metrics(whole)) == STEPS

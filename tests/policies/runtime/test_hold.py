@@ -6,6 +6,7 @@ import pytest
 from policies.runtime.hold import HoldPolicy
 from sensors.action import ActionMode
 from sensors.errors import WiringError
+from tests.contracts import check_policy
 from tests.policies.runtime.scene import make_observation, make_spec
 
 
@@ -24,6 +25,7 @@ def test_holds_the_first_pose_of_an_episode(mode: ActionMode) -> None:
     assert first[-1] == 1.0  # the gripper stays as open as it is
     policy.reset()
     moved = policy.act(make_observation(0.2, (0.6, 0.1, 0.2))).values
+    check_policy(policy, make_spec(mode), [make_observation(k / 12, (0.5, 0.01 * k, 0.2)) for k in range(3)])
     assert (moved[0] == np.float32(0.6)) == (mode is ActionMode.EE_POSE)
 
 
