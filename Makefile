@@ -10,7 +10,7 @@ ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := sensors perceive envs policies conf tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-libraries demo test test-slow check format types results clean
+.PHONY: help install system-libraries demo test test-slow check format bench ablations results clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,17 @@ check: $(STAMP) ## format, lint, types, import contract
 format: $(STAMP) ## rewrite the sources in the one format
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and imports (results/*.json)
+	$(BIN)/python -m tests.benchmarks.bench_envs render --out results/render.json
+	$(BIN)/python -m tests.benchmarks.bench_envs step --out results/step_rate.json
+	$(BIN)/python -m tests.benchmarks.bench_envs experts --out results/experts.json
+	$(BIN)/python -m tests.benchmarks.bench_data --out results/data_loading.json
+	$(BIN)/python -m tests.benchmarks.bench_latency --out results/policy_latency.json
+	$(BIN)/python -m tests.benchmarks.bench_import --out results/import_time.json
+
+ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
+	$(BIN)/python -m tests.benchmarks.bench_ablations
 
 results: $(STAMP) ## write RESULTS.md from results/*.json
 	$(BIN)/perceive results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, final
 
 import gymnasium
@@ -157,7 +158,12 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         truncated = self._steps >= self.max_steps and not outcome.success
         self._done = outcome.success or truncated
         info = {"now_s": self.now_s, "is_success": outcome.success, "action_sent": sent}
-        return self._observation(), outcome.reward, outcome.success, truncated, info
+        observation = self._observation()
+        reward = outcome.reward
+        if self._goal_keys:
+            # Relabelled steps are paid by the goal alone, so the steps that were really made have to be too.
+            reward = float(self._goal_reward(observation["achieved_goal"], observation["desired_goal"], None))
+        return observation, reward, outcome.success, truncated, info
 
     def expert(self) -> Expert:
         """A scripted solver of the present episode; its actions are end-effector poses.
@@ -167,9 +173,19 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """
         return self.task.expert(self._expert_spec)
 
-    def compute_reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: Any) -> NDArray[np.float32]:
-        """Reward [...] for goals [..., 3], for hindsight relabelling; ``info`` is not used."""
-        return self.task.compute_reward(achieved_goal, desired_goal)
+    @property
+    def compute_reward(self) -> Callable[[ArrayLike, ArrayLike, Any], NDArray[np.float32]]:
+        """``compute_reward(achieved, desired, info)``: reward [...] of goals [..., 3], for hindsight relabelling.
+
+        There only if observations carry goals, since stable-baselines3 takes an environment for a goal environment by
+        the existence of this name.
+
+        Raises:
+            AttributeError: the environment was made without ``goal_keys``.
+        """
+        if not self._goal_keys:
+            raise AttributeError("compute_reward: made without goal_keys")
+        return self._goal_reward
 
     def render(self) -> NDArray[np.uint8]:
         """A picture uint8 [240, 320, 3] of the scene from the front, for people."""
@@ -199,6 +215,9 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             goal = self._goal()
             out["achieved_goal"], out["desired_goal"] = goal.achieved, goal.desired
         return out
+
+    def _goal_reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: Any) -> NDArray[np.float32]:
+        return self.task.compute_reward(achieved_goal, desired_goal)
 
     def _goal(self) -> Goal:
         goal = self.task.goal()

@@ -3,12 +3,12 @@
     python examples/04_add_your_own_head.py
 
 A head asks the trunk for readout tokens, turns them into one frozen dataclass, and owns its loss. Nothing else has to
-know it: it is named by its import path, here `my_heads.ContactHead` (a file of yours; this script plays that file).
+know it: a config names it by its import path, for example `my_heads.ContactHead`, and whoever loads the config allows
+`my_heads.`. Here the head stands in the script itself, whose import path is `__main__`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,12 +33,7 @@ class Contact:
 
 
 class ContactHead(Head):
-    """One readout, one logit, cross-entropy against bool targets [B].
-
-    Args:
-        width: D, given by the model.
-        hidden: width of the MLP.
-    """
+    """One readout, one logit, cross-entropy against bool targets [B]; the model passes `width`."""
 
     def __init__(self, width: int, hidden: int = 32) -> None:
         super().__init__()
@@ -63,14 +58,13 @@ class ContactHead(Head):
         return {"entropy": nn.functional.binary_cross_entropy_with_logits(logit, target.float()), "_right": right}
 
 
+FINGER = {"_target_": "perceive.encoders.touch.TouchPatchEncoder", "patch_rows": 4, "patch_columns": 4}
 TOUCH = {"indentation_m": box(0, 0.003, (8, 8)), "base_from_pad": box(-10, 10, (4, 4)), "size_m": box(0, 1, (2,))}
 CONFIG = {
     "width": 32,
-    "encoders": {
-        "finger": {"_target_": "perceive.encoders.touch.TouchPatchEncoder", "patch_rows": 4, "patch_columns": 4}
-    },
+    "encoders": {"finger": FINGER},
     "trunk": {"_target_": "perceive.trunk.Trunk", "depth": 1, "heads": 2},
-    "heads": {"contact": {"_target_": "my_heads.ContactHead"}},
+    "heads": {"contact": {"_target_": f"{__name__}.ContactHead"}},
 }
 
 
@@ -86,10 +80,10 @@ def toy_batch(rng: np.random.Generator, size: int = 64) -> tuple[Batch, Tensor]:
     return collate(observations), torch.from_numpy(touched)
 
 
-sys.modules["my_heads"] = sys.modules[__name__]  # so that this script can be named like a file of yours
+torch.set_num_threads(1)  # the model is tiny
 torch.manual_seed(0)
 rng = np.random.default_rng(0)
-model = PerceptionModel.from_config(CONFIG, {"finger": spaces.Dict(TOUCH)}, {"finger": 1}, allow=("my_heads.",))
+model = PerceptionModel.from_config(CONFIG, {"finger": spaces.Dict(TOUCH)}, {"finger": 1}, allow=(f"{__name__}.",))
 optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay=0.01), lr=3e-3)
 for step in range(60):
     batch, touched = toy_batch(rng)

@@ -181,8 +181,10 @@ class PerceptionModel(nn.Module):
         origin_m, rotation = self._origin_of(batch)
         size, count = sensed.valid.shape
         parts = {"": sensed}
+        # A readout stands at the tool and starts from what the tool's newest token says (zero where it is absent).
+        own = 0.0 if self._origin is None else sensed.features[:, sensed.groups[self._origin]][:, -1:]
         for name, readout in self.readouts.items():
-            features = readout[None].expand(size, -1, -1)
+            features = readout[None].expand(size, -1, -1) + own
             here = features.new_zeros(features.shape[:2])
             parts[name] = Tokens(
                 features, origin_m[:, None].expand(-1, features.shape[1], -1), here == 0, here, here == 0

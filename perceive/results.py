@@ -243,6 +243,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
     t = os.times()
     return t.user + t.system + t.children_user + t.children_system
 

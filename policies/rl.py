@@ -16,6 +16,7 @@ from typing import Any, final
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -140,8 +141,9 @@ def _vector_env(algorithm: str, make_env: MakeEnv, settings: RlSettings) -> Dumm
     count = settings.envs if algorithm == "ppo" else 1
     envs = DummyVecEnv([lambda: Monitor(make_env())] * count)
     if settings.her and algorithm == "sac":
-        known = getattr(envs.observation_space, "spaces", {})
-        if not set(GOAL_KEYS) <= set(known):
+        space = envs.observation_space
+        known = set(space.spaces) if isinstance(space, spaces.Dict) else set()
+        if not set(GOAL_KEYS) <= known:
             envs.close()
             raise WiringError(
                 "train_rl, her",

@@ -33,17 +33,18 @@ class Grasp:
     What to do follows from what can be seen (poses, opening, contact) and not from what was done before, and the way
     down is a funnel instead of a switch: a policy that imitates it from one observation is never asked to guess a
     hidden state, and to be a little off is to be a little high. The hand's turn is not waited for, since closing
-    fingers turn a box the rest of the way.
+    fingers turn a box the rest of the way, or hold it as it stands.
 
     Args:
         world: where the box is.
         robot: whose gripper it is.
         body: the box.
         half_m: half its edge, metres.
+        turn: whether to turn the hand to the box's sides; otherwise it keeps its yaw.
     """
 
-    def __init__(self, world: PyBulletWorld, robot: Robot, body: int, half_m: float) -> None:
-        self._world, self._robot, self._body, self._half_m = world, robot, body, half_m
+    def __init__(self, world: PyBulletWorld, robot: Robot, body: int, half_m: float, turn: bool = True) -> None:
+        self._world, self._robot, self._body, self._half_m, self._turn = world, robot, body, half_m, turn
 
     @property
     def holding(self) -> bool:
@@ -59,7 +60,7 @@ class Grasp:
         own_yaw = yaw_of(tool[:3, :3])
         # Of the box's four equivalent yaws the one nearest to the hand's.
         turned = folded(yaw_of(self._world.body_pose(self._body)[:3, :3]) - own_yaw, math.pi / 2)
-        rotation, opening = down(own_yaw + turned), self._robot.gripper_m()
+        rotation, opening = down(own_yaw + turned * self._turn), self._robot.gripper_m()
         beside = math.hypot(tool[0, 3] - grasp[0], tool[1, 3] - grasp[1])
         there = abs(tool[2, 3] - grasp[2]) < AT_GRASP_M and beside < NEAR_M and opening > EMPTY_M
         if self.holding or there:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import numpy as np
@@ -11,6 +12,8 @@ from envs.experts.grasp import Grasp
 from envs.robots.base import Robot
 from envs.world import PyBulletWorld
 from sensors.action import Action, ActionSpec
+
+FITS_M = 0.075  # of the 0.08 that the hand opens
 
 
 @final
@@ -31,7 +34,8 @@ class LiftExpert(Expert):
     ) -> None:
         check_spec("LiftExpert", spec)
         self._robot, self._spec = robot, spec
-        self._grasp = Grasp(world, robot, body, half_m)
+        # A box whose diagonal fits between the fingers is taken as it stands: a turn would be one thing more to learn.
+        self._grasp = Grasp(world, robot, body, half_m, turn=2 * math.sqrt(2) * half_m > FITS_M)
         self._lift_m = lift_m
 
     def act(self) -> Action:

@@ -59,7 +59,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
         ConfigError: a value is missing, or a ``_target_`` is wrong.
     """
     try:
-        data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=False)
+        data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
     except MissingMandatoryValue as error:
         key = error.full_key or "?"
         raise ConfigError("config", f"a value for '{key}'", "none", f"Give it: {key}=...") from None

@@ -7,13 +7,14 @@ a pose controller filters white noise out, and its size is a setting.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from sensors.action import Action, ActionMode
 from sensors.errors import SpecError
-from sensors.geometry import FloatArray, matrix_to_rotation_6d, rotation_6d_to_matrix
+from sensors.geometry import FloatArray, axis_angle_to_matrix, matrix_to_rotation_6d, rotation_6d_to_matrix
 
 
 class BurstNoise:
@@ -74,21 +75,13 @@ class BurstNoise:
 
     def _advance(self) -> None:
         # All numbers are drawn at every step, so that the expert's path does not decide what the noise will be.
-        change, shift, turn = self._rng.random(), self._rng.normal(size=3), self._rng.normal(size=3)
+        change, size = self._rng.random(), self._rng.random()
+        shift, turn = self._rng.normal(size=3), self._rng.normal(size=3)
         if self._bursting:
             self._bursting = change >= self._end
         elif change < self._start:
             self._bursting = True
-            self._shift_m = shift * self._position_m
-            self._turn = _rotation(turn * self._rotation_rad)
-
-
-def _rotation(vector_rad: FloatArray) -> FloatArray:
-    """Rotation [3, 3] about the direction of a vector by its length (Rodrigues' formula)."""
-    angle = float(np.linalg.norm(vector_rad))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector_rad / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    out: FloatArray = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
-    return out
+            # Bursts of all sizes, so that the way back is shown from near as well as from far; the mean square stays.
+            size *= math.sqrt(3.0)
+            self._shift_m = shift * size * self._position_m
+            self._turn = axis_angle_to_matrix(turn * size * self._rotation_rad)

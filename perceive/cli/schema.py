@@ -6,31 +6,15 @@ constructor they name, see :mod:`perceive.cli.targets`.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from policies.settings import TrainSettings
-
-Component = dict[str, Any]
-
-
-def mutable_twin(cls: type) -> type:
-    """A dataclass with the same fields and defaults that is not frozen: Hydra refuses overrides of frozen ones.
-
-    Only plain data may be a default.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = [(f.name, hints[f.name], field(default=f.default)) for f in dataclasses.fields(cls)]
-    return dataclasses.make_dataclass(f"{cls.__name__}Schema", fields, namespace={"__doc__": cls.__doc__})
-
-
-TrainSettingsSchema = mutable_twin(TrainSettings)
+from perceive.cli.schema_demo import DemoSchema
+from perceive.cli.schema_parts import Component, NoiseSchema, TrainSettingsSchema
+from perceive.cli.schema_run import RunSchema
 
 
 class Algorithm(Enum):
@@ -39,23 +23,6 @@ class Algorithm(Enum):
     imitation = "imitation"
     sac = "sac"
     ppo = "ppo"
-
-
-@dataclass
-class NoiseSchema:
-    """Disturbance of what is executed while the expert's clean action stays the label (see perceive.cli.noise).
-
-    Attributes:
-        position_m: standard deviation of the offset of the commanded position in each axis, metres.
-        rotation_rad: standard deviation of the commanded rotation about each axis, radians.
-        burst_probability: that a burst starts at a step.
-        burst_steps: mean length of a burst, control steps; the offset stays the same within one.
-    """
-
-    position_m: float = 0.0
-    rotation_rad: float = 0.0
-    burst_probability: float = 0.1
-    burst_steps: float = 6.0
 
 
 @dataclass
@@ -169,70 +136,6 @@ class EvaluateSchema:
     rig: Component = MISSING
 
 
-@dataclass
-class LoopSchema:
-    """The control loop of ``perceive run``.
-
-    Attributes:
-        rate_hz: commands per second; null = as fast as the action spec says.
-        watchdog_s: a tick that takes longer stops the robot.
-        ready_s: how long to wait for the first whole observation.
-        phase_sensor: start right after a new frame of this sensor; null = at once.
-        phase_s: how long after it.
-    """
-
-    rate_hz: float | None = None
-    watchdog_s: float = 0.5
-    ready_s: float = 5.0
-    phase_sensor: str | None = "joints"
-    phase_s: float = 0.01
-
-
-@dataclass
-class RunSchema:
-    """Settings of ``perceive run``.
-
-    Attributes:
-        policy: checkpoint folder, run folder, folder of a saved model, or "hold" to stay where the robot is.
-        output: folder of the summary.
-        result: file of the summary; by default ``run.json`` in the output folder.
-        duration_s: how long at most, seconds.
-        until_success: end when the robot's driver says that the task is done.
-        seed: of a simulated robot's episode.
-        disabled: sensors of a simulated robot that are unplugged.
-        use_ema: use the averaged weights.
-        device: torch device.
-        threads: torch's threads; one leaves the other cores to the robot.
-        head: the action head to obey.
-        replan_s: predict anew when the last chunk is this old, seconds; 0 = at every step.
-        ensemble: average what all recent chunks say about a moment.
-        loop: the control loop.
-        robot: the link to the robot.
-        safety: limits of what is sent to it.
-        env: the environment of a simulated robot; null for a real one.
-        rig: its sensors.
-    """
-
-    policy: str = MISSING
-    output: str = MISSING
-    result: str | None = None
-    duration_s: float = 10.0
-    until_success: bool = True
-    seed: int = 1_000_000
-    disabled: list[str] = field(default_factory=list)
-    use_ema: bool = True
-    device: str = "cpu"
-    threads: int = 1
-    head: str = "action"
-    replan_s: float = 0.0
-    ensemble: bool = False
-    loop: LoopSchema = field(default_factory=LoopSchema)
-    robot: Component = MISSING
-    safety: Component = MISSING
-    env: Component | None = None
-    rig: Component | None = None
-
-
 class ViewTo(Enum):
     """Where ``perceive view`` shows."""
 
@@ -264,98 +167,6 @@ class ViewSchema:
     seed: int = 0
     steps: int = 400
     moments: int = 9
-    env: Component = MISSING
-    rig: Component = MISSING
-
-
-@dataclass
-class DemoCollectSchema:
-    """Demonstrations of ``perceive demo``.
-
-    Attributes:
-        output: folder of the episodes; by default ``episodes`` in the demo's folder.
-        episodes: how many.
-        first_seed: seeds are taken from here upwards.
-        workers: processes; 0 = one a core.
-        noise: disturbance of what is executed; the label stays clean.
-    """
-
-    output: str | None = None
-    episodes: int = 300
-    first_seed: int = 0
-    workers: int = 0
-    noise: NoiseSchema = field(default_factory=NoiseSchema)
-
-
-@dataclass
-class ConditionSchema:
-    """A condition under which the policy is evaluated.
-
-    Attributes:
-        label: in words.
-        episodes: how many held-out seeds.
-        disabled: sensors that are unplugged.
-        moved: whether the cameras are moved (see ``moved``).
-    """
-
-    label: str = MISSING
-    episodes: int = 50
-    disabled: list[str] = field(default_factory=list)
-    moved: bool = False
-
-
-@dataclass
-class DemoEvaluateSchema:
-    """Evaluation of ``perceive demo``.
-
-    Attributes:
-        first_seed: first held-out seed.
-        replan_s: predict anew when the last chunk is this old, seconds.
-        workers: processes; 0 = one a core.
-        conditions: name -> condition; the first is the main one.
-    """
-
-    first_seed: int = 1_000_000
-    replan_s: float = 0.25
-    workers: int = 0
-    conditions: dict[str, ConditionSchema] = field(default_factory=dict)
-
-
-@dataclass
-class DemoSchema:
-    """Settings of ``perceive demo``.
-
-    Attributes:
-        output: folder of everything; a demo in it goes on where it was.
-        result: a further file for the result.
-        name: title of report and result.
-        about: what is measured.
-        command: the command that makes the result again.
-        progress: show progress bars.
-        films: films of so many successes and failures.
-        collect: demonstrations.
-        augment: changes of the scene that leave the action known; null = none.
-        train: numbers of the training loop.
-        evaluate: held-out seeds and conditions.
-        moved: camera -> how far its mount is moved at test time.
-        model: the perception model.
-        env: the environment.
-        rig: its sensors.
-    """
-
-    output: str = MISSING
-    result: str | None = None
-    name: str = MISSING
-    about: str = ""
-    command: str = ""
-    progress: bool = True
-    films: int = 3
-    collect: DemoCollectSchema = field(default_factory=DemoCollectSchema)
-    augment: Component | None = None
-    train: TrainSettingsSchema = field(default_factory=TrainSettingsSchema)  # type: ignore[valid-type]  # made above
-    evaluate: DemoEvaluateSchema = field(default_factory=DemoEvaluateSchema)
-    moved: dict[str, dict[str, float]] = field(default_factory=dict)
-    model: Component = MISSING
     env: Component = MISSING
     rig: Component = MISSING
 

@@ -112,7 +112,9 @@ class ControlLoop:
                 with Watchdog(self._watchdog_s, self._robot.stop, self._clock) as watchdog:
                     ended = self._ticks(pacer, watchdog, tally, start_s + duration_s, done)
         except SafetyStop as error:
-            ended, reason = "safety", f"{error.where}: {error.got}"
+            # Who loses patience while the sensors are still awaited has not seen an accident.
+            waiting = self._interrupted.is_set() and not tally.busy_s
+            ended, reason = ("interrupt", "") if waiting else ("safety", f"{error.where}: {error.got}")
         finally:
             self._robot.stop()
         return RunSummary(

@@ -1,6 +1,6 @@
 """What `import perceive` costs beside `import torch`: CPU seconds of fresh interpreters, in turns.
 
-python -m tests.benchmarks.bench_import [--runs 11]   writes results/import_time.json
+python -m tests.benchmarks.bench_import [--runs 11] [--out results/import_time.json]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 
 from perceive.results import Figure, start_clock, write_result
 
-RESULT = Path(__file__).resolve().parents[2] / "results" / "import_time.json"
 STATEMENTS = {"torch": "import torch", "perceive": "import perceive"}
 GOAL_S = 0.5
 
@@ -43,7 +42,9 @@ def _children_s() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=11)
-    runs = parser.parse_args().runs
+    parser.add_argument("--out", type=Path, default=Path("results/import_time.json"))
+    flags = parser.parse_args()
+    runs = flags.runs
     started = start_clock()
     seconds = measure(runs)
     extra = np.array(seconds["perceive"]) - np.array(seconds["torch"])
@@ -56,7 +57,7 @@ def main() -> None:
     }
     about = "CPU seconds of fresh interpreters in turns: medians; the interval spans the differences of all pairs."
     command = f"python -m tests.benchmarks.bench_import --runs {runs}"
-    write_result(RESULT, "Import time", figures, [], {"runs": runs}, started=started, about=about, command=command)
+    write_result(flags.out, "Import time", figures, [], {"runs": runs}, started=started, about=about, command=command)
     for name, figure in figures.items():
         print(f"{name}: {figure.value:.2f} s")
 

@@ -182,6 +182,15 @@ def test_settings_that_do_not_fit_together() -> None:
         make("lft")
 
 
+@pytest.mark.parametrize("task", ["push", "pick_place"])
+def test_goal_environments_are_accepted(task: str) -> None:
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+
+    env = built(task, cameras=False, goal_keys=True)
+    check_for_sb3(env, warn=False, skip_render_check=True)
+    env.close()
+
+
 @pytest.mark.parametrize("reward", ["sparse", "dense"])
 def test_goals_for_hindsight(reward: str) -> None:
     env = built("reach", cameras=False, goal_keys=True, reward=reward)
@@ -200,6 +209,12 @@ def test_goals_for_hindsight(reward: str) -> None:
     assert env.compute_reward(desired[0], desired[0], {}) == 0.0
     far = env.compute_reward(desired[0] + 0.1, desired[0], {})
     assert far == pytest.approx(-1.0 if reward == "sparse" else -10 * 0.1 * np.sqrt(3), rel=1e-5)
+    env.close()
+
+
+def test_without_goals_it_is_no_goal_environment() -> None:
+    env = built("reach", cameras=False)
+    assert not hasattr(env, "compute_reward")
     env.close()
 
 

@@ -15,7 +15,7 @@ from envs.robots.panda_model import panda_urdf, stock_urdf
 from sensors.errors import DataError, SpecError
 
 
-def ball(path: Path, rings: int = 40) -> Path:
+def ball(path: Path, rings: int = 20) -> Path:
     """A unit ball as an OBJ file whose upper half is red and lower half white."""
     (path / "ball.mtl").write_text("newmtl red\nKd 1 0 0\nnewmtl white\nKd 1 1 1\n")
     points, faces = [], {"red": [], "white": []}
@@ -37,25 +37,25 @@ def ball(path: Path, rings: int = 40) -> Path:
 
 
 def test_a_twentieth_of_the_triangles_keeps_shape_and_colours(tmp_path: Path) -> None:
-    parts = decimate(ball(tmp_path), 0.05)
+    parts = decimate(ball(tmp_path), 0.1)
     assert {part.rgba for part in parts} == {(1.0, 0.0, 0.0, 1.0), (1.0, 1.0, 1.0, 1.0)}
-    assert 250 < sum(len(part.triangles) for part in parts) <= 320  # of 6,400
+    assert 100 < sum(len(part.triangles) for part in parts) <= 160  # of 1,600
     for part in parts:
-        np.testing.assert_allclose(np.linalg.norm(part.vertices_m, axis=1), 1.0, atol=0.05)
+        np.testing.assert_allclose(np.linalg.norm(part.vertices_m, axis=1), 1.0, atol=0.1)
         upper = part.vertices_m[part.triangles].mean(axis=1)[:, 2]
         assert (upper > -0.2).all() if part.rgba[1] == 0.0 else (upper < 0.2).all()
 
 
 def test_written_meshes_have_unit_normals_outwards(tmp_path: Path) -> None:
     file = tmp_path / "part.obj"
-    write_obj(file, decimate(ball(tmp_path), 0.05)[0])
+    write_obj(file, decimate(ball(tmp_path), 0.1)[0])
     rows = [line.split() for line in file.read_text().splitlines()]
     vertices = np.array([row[1:] for row in rows if row[0] == "v"], float)
     normals = np.array([row[1:] for row in rows if row[0] == "vn"], float)
     corners = np.array([corner.split("//") for row in rows if row[0] == "f" for corner in row[1:]], int) - 1
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1.0, atol=1e-3)
     outwards = np.sum(vertices[corners[:, 0]] * normals[corners[:, 1]], axis=1)
-    assert np.median(outwards) > 0.98
+    assert np.median(outwards) > 0.95
 
 
 def test_bad_fraction_and_empty_file(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_flow_keeps_both_ways_where_a_mean_would_fall_between() -> None:
     values[..., :3] = here.origin_m[:, None]
     values[..., 3:9] = torch.tensor([1.0, 0, 0, 0, 1, 0])
     values[:32, :, 9], values[32:, :, 9] = -1.0, 1.0
-    head = FlowMatchingHead(WIDTH, SPEC, 1, seed=None)
+    head = FlowMatchingHead(WIDTH, SPEC, 1, depth=1, seed=None)
     train(head, here, ActionTarget(values, torch.ones(64, 1, dtype=torch.bool)), 250)
     gripper = head(here).values[..., 9].flatten()
     assert (gripper.abs() > 0.5).float().mean() > 0.85

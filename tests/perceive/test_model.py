@@ -223,6 +223,18 @@ def test_half_precision_keeps_metres_whole() -> None:
     assert (answer - net(batch)["action"].values)[..., :3].abs().max() < 0.01
 
 
+@pytest.mark.parametrize("head", ["pointing.PointingHead", "regression.RegressionHead", "flow.FlowMatchingHead"])
+def test_nothing_is_made_on_another_device(head: str) -> None:
+    """The meta device refuses to meet the CPU, as a GPU does, and needs no GPU."""
+    rng = np.random.default_rng(0)
+    net = model(head=f"perceive.heads.{head}").to("meta")
+    batch, target = fake_batch(rng).to("meta"), fake_target(rng).to("meta")
+    assert net(batch)["action"].values.device.type == "meta"
+    net.loss(batch, {"action": target})["loss"].backward()
+    with pytest.raises(RuntimeError, match="meta"):
+        net(fake_batch(rng))
+
+
 def test_fitting_reaches_every_normaliser() -> None:
     net = model()
     net.fit(fake_stats())

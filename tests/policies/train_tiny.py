@@ -1,4 +1,4 @@
-"""Trains the tiny model in a process of its own: python -m tests.policies.train_tiny DATA RUN STEPS [plain | KILL_AT]."""
+"""Trains the tiny model in its own process: python -m tests.policies.train_tiny DATA RUN STEPS [plain | KILL_AT]."""
 
 from __future__ import annotations
 

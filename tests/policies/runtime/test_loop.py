@@ -221,6 +221,19 @@ def test_blind_from_the_start_never_commands() -> None:
     assert (summary.ended, summary.ticks, robot.sent) == ("safety", 0, [])
 
 
+def test_losing_patience_with_blind_sensors_is_an_interrupt() -> None:
+    loop, robot, clock = make_loop(nothing, ready_s=1e6)
+
+    def blind() -> Observation:
+        if clock.now_s() > 101.0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make_observation(clock.now_s() - 100.0, valid=False)
+
+    robot.observe = blind  # type: ignore[method-assign]
+    summary = loop.run(1.0)
+    assert (summary.ended, summary.reason, robot.sent) == ("interrupt", "", [])
+
+
 def test_starts_in_phase_with_a_sensor() -> None:
     loop, robot, clock = make_loop(nothing, phase_sensor="joints", phase_s=0.01)
 
