@@ -13,7 +13,7 @@ from envs.world import PyBulletWorld
 from sensors.geometry import FloatArray
 
 HOVER_M = 0.08  # tool point above the grasp while it is far beside
-CENTRED_M, SLOPE = 0.005, 4.0  # so near beside the grasp, down to it; farther off, this much higher per metre
+CENTRED_M, SLOPE = 0.012, 3.0  # so near beside the grasp, down to it; farther off, this much higher per metre
 NEAR_M, AT_GRASP_M = 0.01, 0.008  # beside and above the grasp: there the fingers may close
 EMPTY_M = 0.012  # an opening below this holds nothing
 

@@ -26,11 +26,10 @@ from sensors.errors import DataError, WiringError, nearest
 
 SETTINGS_FILE, STAGES_FILE = "demo.json", "stages.json"
 # What decides the outcome; the rest (workers, films, progress) may change between two sittings.
-DECISIVE = ("env", "collect", "model", "augment", "train", "evaluate", "moved")
+DECISIVE = ("env", "collect", "model", "augment", "train")
 FREE = {
     ("train", "threads"),
     ("train", "device"),
-    ("evaluate", "workers"),
     ("collect", "workers"),
     ("collect", "output"),
 }
@@ -176,11 +175,11 @@ def _condition(config: Mapping[str, Any], name: str, run: Path, folder: Path) ->
     condition = settings["conditions"][name]
     moved = config["moved"] if condition["moved"] else {}
     first = int(settings["first_seed"])
-    how = {"condition": condition, "moved": moved, "first_seed": first, "replan_s": settings["replan_s"]}
-    how["step"] = find_checkpoint(run).step
+    how = {"episodes": condition["episodes"], "disabled": condition["disabled"], "moved": moved, "first_seed": first}
+    how |= {"replan_s": settings["replan_s"], "step": find_checkpoint(run).step}
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
-        if found["how"] == how:
+        if found.get("how") == how:
             return found
     plan = {"checkpoint": str(run), "device": "cpu", "use_ema": True, "head": "action", "ensemble": False}
     plan |= {"env": moved_cameras(config["env"], moved), "disabled": condition["disabled"]}

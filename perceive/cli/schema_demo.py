@@ -37,12 +37,14 @@ class ConditionSchema:
         episodes: how many held-out seeds.
         disabled: sensors that are unplugged.
         moved: whether the cameras are moved (see ``moved``).
+        keeps: goal, the part of the main condition's success that is to be kept; null = none.
     """
 
     label: str = MISSING
     episodes: int = 50
     disabled: list[str] = field(default_factory=list)
     moved: bool = False
+    keeps: float | None = None
 
 
 @dataclass

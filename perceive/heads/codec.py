@@ -76,6 +76,5 @@ class ActionCodec(nn.Module):
 
 def chunk_l1(predicted: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute error over the valid steps of chunks [B, K, A], valid bool [B, K]."""
-    # Selected before the absolute value, whose gradient at NaN is NaN even where nothing flows back.
     error = torch.where(valid[..., None], predicted - wanted, 0.0).abs()
     return error.sum() / (valid.sum().clamp_min(1) * predicted.shape[-1])

@@ -73,7 +73,8 @@ def test_a_damaged_episode_is_named_and_collected_again(
 
 
 def test_noise_moves_what_is_sent_and_not_the_label(two: Path, tmp_path: Path) -> None:
-    collect(config(tmp_path, "episodes=1", "workers=1", "noise.position_m=0.01"))
+    noise = ["noise.position_m=0.01", "noise.burst_probability=0.5", "noise.burst_steps=2"]
+    collect(config(tmp_path, "episodes=1", "workers=1", *noise))
     noisy, clean = Episode(episode_path(tmp_path, 0)), Episode(episode_path(two, 0))
     # The first label comes from the same start; what was sent differs from it only in the position.
     assert np.array_equal(noisy.action[0], clean.action[0])

@@ -27,7 +27,7 @@ def test_which_renderer_counts(
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, code, printed + "\n", "")
 
-    monkeypatch.setattr(egl.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("nvidia0")] if devices else []))
     egl.gpu_name.cache_clear()
     assert egl.gpu_name() == expected
@@ -38,7 +38,7 @@ def test_a_driver_that_hangs_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> 
     def run(command: list[str], **_: Any) -> None:
         raise subprocess.TimeoutExpired(command, 30)
 
-    monkeypatch.setattr(egl.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("nvidia0")]))
     egl.gpu_name.cache_clear()
     assert egl.gpu_name() is None

@@ -107,9 +107,12 @@ def test_the_cache_builds_once_and_leaves_nothing_half_done(tmp_path: Path, monk
 def test_who_comes_second_takes_what_the_first_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
+    def first(folder: Path) -> None:
+        (folder / "mine").write_text("first")
+
     def overtaken(folder: Path) -> None:
         (folder / "mine").write_text("late")
-        cached_folder("thing", "1", lambda other: (other / "mine").write_text("first") and None)
+        cached_folder("thing", "1", first)
 
     assert (cached_folder("thing", "1", overtaken) / "mine").read_text() == "first"
     assert [path.name for path in (tmp_path / "perceive" / "meshes").iterdir()] == ["thing-1"]

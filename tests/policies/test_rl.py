@@ -176,6 +176,7 @@ def test_threads_are_put_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_sac_with_hindsight_learns_to_reach(tmp_path: Path) -> None:
     settings = RlSettings(steps=1500, learning_starts=200, batch_size=128, hidden=(64, 64), her=True, tensorboard=False)
     train_rl("sac", GoalEnv, MODEL, settings, tmp_path)

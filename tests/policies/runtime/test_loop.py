@@ -164,6 +164,18 @@ def test_sigint_ends_the_run_in_order() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_second_sigint_ends_it_at_once_and_still_stops_the_robot() -> None:
+    def work(clock, robot, tick, values) -> None:
+        if tick == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    loop, robot, _ = make_loop(work)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(100.0)
+    assert robot.stopped.is_set()
+
+
 def test_a_hanging_policy_is_stopped_by_the_watchdog() -> None:
     def work(clock, robot, tick, values) -> None:
         if tick == 3:

@@ -59,6 +59,12 @@ def test_half_a_turn_has_a_way(away: float) -> None:
     assert turn_angle(turned, half) == pytest.approx(np.pi - away - 0.1, abs=1e-4)
 
 
+def test_an_exact_half_turn_has_a_way() -> None:
+    upright, turned = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    assert turn_angle(upright, turned) == pytest.approx(np.pi)
+    assert turn_angle(upright, turned_towards(upright, turned, 0.2)) == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("columns", [[0.0] * 6, [1, 0, 0, 2, 0, 0], [1e200] * 6, [1e-30] * 6])
 def test_what_is_no_rotation_is_none(columns: list[float]) -> None:
     assert orthonormal(columns) is None
@@ -172,6 +178,17 @@ def test_joints_move_at_most_so_fast_and_together() -> None:
     target = np.array([1.0, 0.5, 0, 0, 0, 0, 0, 1], np.float32)
     found = limiter.limit(Action(target, limiter.spec), make_observation(PERIOD_S), PERIOD_S)
     np.testing.assert_allclose(found.action.values[:2], np.array([1.0, 0.5]) * LIMITS.joint_rad_s * PERIOD_S, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_joints_stop_short_of_their_limits(side: int) -> None:
+    limiter, here = limiter_for(JOINT), np.zeros(7)
+    for tick in range(1, 40):
+        observation = make_observation(tick * PERIOD_S, joints=here)
+        found = limiter.limit(Action(np.full(8, 9.0 * side, np.float32), limiter.spec), observation, tick * PERIOD_S)
+        here = found.action.values[:7].astype(float)
+    np.testing.assert_allclose(here, side * (2.8 - LIMITS.joint_margin_rad), atol=1e-5)
+    assert "bounds" in found.flags
 
 
 def test_joints_are_held_while_the_tool_is_outside_the_workspace() -> None:

@@ -71,6 +71,7 @@ def test_a_large_message_arrives_whole(line) -> None:
         msgpack.packb([1, 2]),
         msgpack.packb({"a": {"__array__": ["|O", [1], b"12345678"]}}),
         msgpack.packb({"a": {"__array__": ["<f4", [3], b"1234"]}}),
+        msgpack.packb({"a": {"__array__": ["|S4", [1], b"1234"]}}),
         msgpack.packb({"a": {"__array__": 3}}),
         b"",
     ],
