@@ -19,7 +19,7 @@ from sensors.errors import DataError, SensorError
 from sensors.observation import Observation, Stream
 
 
-def observations(count: int = 6) -> list[Observation]:
+def observations(count: int = 6, absent_step: int = 1) -> list[Observation]:
     rng = np.random.default_rng(0)
     out = []
     for step in range(count):
@@ -33,7 +33,7 @@ def observations(count: int = 6) -> list[Observation]:
         touch = {"indentation_m": np.full((1, 4, 3), 0.001 * (step == 3), np.float32)}
         lidar = {"xyz_m": rng.normal(size=(1, 5, 3)).astype(np.float32), "count": np.array([[3]])}
         streams = {
-            name: Stream(data, np.zeros(1, np.float32), np.array([name != "touch" or step != 1]))
+            name: Stream(data, np.zeros(1, np.float32), np.array([name != "touch" or step != absent_step]))
             for name, data in {"front": camera, "wrist": wrench, "touch": touch, "lidar": lidar}.items()
         }
         out.append(Observation(step / 10, streams))
@@ -76,6 +76,8 @@ def test_a_storyboard_has_a_frame_for_every_step_and_shows_absence() -> None:
     assert len(frames) == len(board) == 6
     assert {frame.shape for frame in frames} == {frames[0].shape}
     assert np.any(frames[1] != frames[0])
+    # The data of an absent fingertip are those of an untouched one; only the picture tells them apart.
+    assert np.any(frames[1] != Storyboard(observations(absent_step=-1)).frame(1))
     with pytest.raises(DataError, match="at least one"):
         Storyboard([])
 
