@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/bench_reach"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
     parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"))
     arguments = parser.parse_args()
     started = start_clock()
@@ -122,14 +123,14 @@ def main() -> None:
     if arguments.one is not None:
         run(arguments.one[0], int(arguments.one[1]))
         return
-    found = {arm: [run(arm, seed) for seed in arguments.seeds] for arm in ARMS}
+    found = {arm: [run(arm, seed) for seed in arguments.seeds] for arm in arguments.arms}
     about = (
         f"Reach from state, SAC with hindsight replay, {settings.steps} environment steps, one thread, the same "
         f"settings for both networks; success over {EPISODES} held-out goals a seed, without exploration. CPU minutes "
         "are those of training, with the lowest and highest seed."
     )
     kept = {"env": config["env"], "model": config["model"], "rl": dataclasses.asdict(settings)}
-    command = "python -m tests.benchmarks.bench_reach"
+    command = f"python -m tests.benchmarks.bench_reach --arms {' '.join(arguments.arms)}"
     write_result(
         arguments.out, "Reach by reinforcement learning", figures(found), arguments.seeds, kept,
         started=started, about=about, command=command,
