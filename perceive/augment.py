@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perceive.batch import ActionTarget, Batch, BatchStream
-from perceive.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix, turn_z
+from perceive.geometry import axis_angle_to_matrix, matrix_to_rotation_6d, rotation_6d_to_matrix, turn_z
 from sensors.action import ActionMode, ActionSpec
 from sensors.errors import WiringError, nearest
 
@@ -25,6 +25,9 @@ class SceneAugment:
         colour_gain: each channel of each picture is multiplied by a factor in [1 - c, 1 + c].
         shift_px: pictures move by up to +- this many pixels with their principal point, so that patches cut the scene
             elsewhere; what enters is unmeasured.
+        camera_turn_rad: each camera turns about its own centre by up to this angle about a random axis. A turn, other
+            than a displacement, is the same as a homography of the picture, so nothing is guessed; what enters is
+            unmeasured. It keeps a model from relying on how a camera is mounted.
         sensor_dropout: probability that a sensor is absent in a sample: one for all, or sensor -> probability (those
             not named are always there).
         keep_one_of: at least one of these sensors stays present in every sample.
@@ -39,6 +42,7 @@ class SceneAugment:
         turn_rad: float = 0.0,
         colour_gain: float = 0.0,
         shift_px: int = 0,
+        camera_turn_rad: float = 0.0,
         sensor_dropout: float | Mapping[str, float] = 0.0,
         keep_one_of: Sequence[str] = (),
     ) -> None:
@@ -50,6 +54,7 @@ class SceneAugment:
         self._turn_rad = turn_rad
         self._colour_gain = colour_gain
         self._shift_px = shift_px
+        self._camera_turn_rad = camera_turn_rad
         self._sensor_dropout = sensor_dropout
         self._keep_one_of = tuple(keep_one_of)
 
@@ -94,12 +99,16 @@ class SceneAugment:
         return present
 
     def _picture(self, data: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        rgb = data["rgb"]
+        size = data["rgb"].shape[0]
+        if self._camera_turn_rad:
+            axis = torch.nn.functional.normalize(torch.randn(size, 3, generator=generator), dim=-1)
+            angle = torch.rand(size, 1, generator=generator) * self._camera_turn_rad
+            data = camera_turned(data, axis_angle_to_matrix(axis * angle))
         if self._colour_gain:
-            gain = 1 + (torch.rand(rgb.shape[0], 1, 1, 1, 3, generator=generator) * 2 - 1) * self._colour_gain
-            rgb = (rgb.float() * gain).clamp(0, 255)
+            gain = 1 + (torch.rand(size, 1, 1, 1, 3, generator=generator) * 2 - 1) * self._colour_gain
+            data = data | {"rgb": (data["rgb"].float() * gain).clamp(0, 255)}
         down, right = torch.randint(-self._shift_px, self._shift_px + 1, (2,), generator=generator).tolist()
-        data = data | {"rgb": shifted(rgb, down, right)}
+        data = data | {"rgb": shifted(data["rgb"], down, right)}
         if "depth_m" in data:
             data["depth_m"] = shifted(data["depth_m"], down, right)
         moved = torch.tensor([0.0, 0.0, right, down])
@@ -125,4 +134,41 @@ def shifted(image: Tensor, down: int, right: int) -> Tensor:
     from_rows = slice(max(-down, 0), height + min(-down, 0))
     from_columns = slice(max(-right, 0), width + min(-right, 0))
     out[:, :, to_rows, to_columns] = image[:, :, from_rows, from_columns]
+    return out
+
+
+def camera_turned(data: Mapping[str, Tensor], camera_from_turned: Tensor) -> dict[str, Tensor]:
+    """The frames of cameras that stood where they stand but turned: nearest pixels, zeros where nothing was seen.
+
+    Args:
+        data: ``rgb`` [B, T, H, W, 3], ``intrinsics_px`` [B, T, 4], ``base_from_camera`` [B, T, 4, 4] and, if there is
+            depth, ``depth_m`` [B, T, H, W].
+        camera_from_turned: rotations [B, 3, 3], from the turned camera's frame to its own.
+    """
+    rgb = data["rgb"]
+    frames, height, width = rgb.shape[0] * rgb.shape[1], *rgb.shape[2:4]
+    intrinsics = data["intrinsics_px"].flatten(0, 1).float()
+    pixels = torch.zeros(frames, 3, 3)  # from a ray in the camera's frame
+    pixels[:, 0, 0], pixels[:, 1, 1], pixels[:, :2, 2] = intrinsics[:, 0], intrinsics[:, 1], intrinsics[:, 2:]
+    pixels[:, 2, 2] = 1.0
+    turn = camera_from_turned.float()[:, None].expand(-1, rgb.shape[1], -1, -1).flatten(0, 1)
+    old_from_new = (pixels @ turn @ torch.linalg.inv_ex(pixels)[0])[..., None, None]  # a homography, [F, 3, 3, 1, 1]
+    down, right = torch.arange(height)[:, None].float(), torch.arange(width).float()
+    seen = [old_from_new[:, i, 0] * right + old_from_new[:, i, 1] * down + old_from_new[:, i, 2] for i in range(3)]
+    column, row = (seen[0] / seen[2]).round_(), (seen[1] / seen[2]).round_()  # [F, H, W]
+    # Comparisons are written so that NaN, out of the intrinsics of an absent frame, counts as not seen.
+    inside = (seen[2] > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    first = torch.arange(frames)[:, None, None] * (height * width)
+    picked = torch.where(inside, row * width + column, 0.0).long().add_(first).flatten()
+    out = dict(data)
+    colours = rgb.reshape(-1, 3).index_select(0, picked).reshape(rgb.shape)
+    out["rgb"] = torch.where(inside.reshape(*rgb.shape[:4], 1), colours, colours.new_zeros(()))
+    if "depth_m" in data:
+        # The surface point that the old pixel measured lies on the new pixel's ray at another depth.
+        depth = data["depth_m"].flatten().index_select(0, picked).reshape(inside.shape) / seen[2]
+        depth = torch.where(inside, depth, 0.0)
+        out["depth_m"] = depth.reshape(data["depth_m"].shape).to(data["depth_m"].dtype)
+    camera = data["base_from_camera"].clone()
+    camera[..., :3, :3] = camera[..., :3, :3] @ camera_from_turned.to(camera.dtype)[:, None]
+    out["base_from_camera"] = camera
     return out

@@ -56,3 +56,12 @@ def turn_z(angle_rad: Tensor) -> Tensor:
     cosine, sine = angle_rad.cos(), angle_rad.sin()
     out[:, 0, 0], out[:, 0, 1], out[:, 1, 0], out[:, 1, 1] = cosine, -sine, sine, cosine
     return out
+
+
+def axis_angle_to_matrix(rotation_vector_rad: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3]."""
+    x, y, z = rotation_vector_rad.unbind(-1)
+    zero = torch.zeros_like(x)
+    rows = ((zero, -z, y), (z, zero, -x), (-y, x, zero))
+    skew = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    return torch.matrix_exp(skew)

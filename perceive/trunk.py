@@ -162,10 +162,20 @@ class Block(nn.Module):
         if rotation is not None:
             pair = rotate(pair, rotation[:, :, None, None])
         query, key = pair.permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value.transpose(1, 2), attn_mask=allowed)
+        attended = attend(query, key, value.transpose(1, 2), allowed)
         features = features + self.drop(self.out(attended.transpose(1, 2).reshape(batch, count, width)))
         result: Tensor = features + self.drop(self.mlp(self.norm_mlp(features)))
         return result
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """Attention of [B, H, N, C] under a mask [B, 1, N, N]."""
+    if query.dtype is torch.bfloat16 and query.device.type == "cpu":
+        # Of the fused kernel the backward pass takes several times as long in half precision as in full on CPUs.
+        score = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+        hidden = torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, -math.inf)
+        return (score + hidden).softmax(-1).to(value.dtype) @ value
+    return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
 
 def rotate(value: Tensor, turn: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ class TrainSettings:
         keep_last: checkpoints kept.
         validation_fraction: part of the episodes held back; 0 = none.
         validation_samples: at most so many samples of them are looked at each time.
-        precision: ``"fp32"``, ``"bf16"`` (mixed), or ``"auto"``: bf16 on a GPU that has it, fp32 elsewhere.
+        precision: ``"fp32"``, ``"bf16"`` (mixed), or ``"auto"``: bf16 on a GPU or CPU that computes in
+            it by itself, fp32 elsewhere.
         seed: of everything random.
         device: ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         threads: torch's threads; 0 = as they are. Small models are often faster with 1 than with all cores.
@@ -99,7 +100,10 @@ class TrainSettings:
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether the forward pass runs in bfloat16 on this device."""
         if self.precision == "auto":
-            return device.type == "cuda" and torch.cuda.is_bf16_supported()
+            if device.type == "cuda":
+                return bool(torch.cuda.is_bf16_supported())
+            # Elsewhere it is emulated, at several times the cost of full precision.
+            return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
         return self.precision == "bf16"
 
 

@@ -56,7 +56,11 @@ class PointingHead(Head):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.propose = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 3))
-        self.out = nn.Sequential(nn.Linear(2 * width, hidden), nn.GELU(), nn.Linear(hidden, action_spec.size))
+        self.waves: Tensor
+        wavelengths_m = torch.tensor([0.05, 0.1, 0.2, 0.4, 0.8])
+        self.register_buffer("waves", 2 * math.pi / wavelengths_m, persistent=False)
+        inputs = 2 * width + 3 + 6 * len(wavelengths_m)
+        self.out = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, action_spec.size))
 
     @property
     def num_readouts(self) -> int:
@@ -94,8 +98,12 @@ class PointingHead(Head):
         weights = self.weights(context)
         place = tokens.position_m - context.origin_m[:, None] + self._offset_m * self.propose(tokens.features).tanh()
         place = torch.where((tokens.valid & tokens.placed)[..., None], place, 0.0)
+        pointed_m = weights @ place
+        # What to do depends on where the tool is from there (high beside a box, low above it), so d_k is told.
+        waves = (pointed_m[..., None] * self.waves).flatten(-2)
         seen = weights @ self.value(tokens.features)
-        latent: Tensor = self.out(torch.cat([context.readouts, seen], -1))
+        inputs = [context.readouts, seen, pointed_m / self._offset_m, waves.sin(), waves.cos()]
+        latent: Tensor = self.out(torch.cat(inputs, -1))
         pointed = torch.zeros_like(latent)
-        pointed[..., self._position] = (weights @ place) / self.codec.reach_m
+        pointed[..., self._position] = pointed_m / self.codec.reach_m
         return latent + pointed

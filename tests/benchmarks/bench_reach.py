@@ -24,7 +24,7 @@ import numpy as np
 
 from perceive.build import build
 from perceive.cli.compose import compose_config
-from perceive.results import Figure, start_clock, success_figure, write_json, write_result
+from perceive.results import Figure, Started, start_clock, success_figure, write_json, write_result
 from policies.evaluation import evaluate
 from policies.goals import GoalsAsSensors
 from policies.logbook import read_metrics
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
     parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"))
     arguments = parser.parse_args()
-    started = start_clock()
+    clock = start_clock()
     config = compose_config("train", ["algorithm=sac", "env=reach"])
     settings: RlSettings = build(config["rl"])
     settings = dataclasses.replace(
@@ -127,9 +127,19 @@ def main() -> None:
     about = (
         f"Reach from state, SAC with hindsight replay, {settings.steps} environment steps, one thread, the same "
         f"settings for both networks; success over {EPISODES} held-out goals a seed, without exploration. CPU minutes "
-        "are those of training, with the lowest and highest seed."
+        "are those of training, with the lowest and highest seed. The settings were chosen for the trunk and nothing "
+        "was tuned for the other network, which takes the observations as they are: not normalised, and the goal not "
+        "relative to the tool. So the gap is that of the whole input side, not of attention alone."
     )
-    kept = {"env": config["env"], "model": config["model"], "rl": dataclasses.asdict(settings)}
+    # The trainings may have been other processes, at other times: their CPU time counts, their wall time is not known.
+    spent_s = sum(run["cpu_s"] for runs in found.values() for run in runs)
+    started = Started(clock.wall_s, clock.cpu_s - spent_s)
+    kept = {
+        "wall time": "of putting the runs together only; CPU time is of all trainings",
+        "env": config["env"],
+        "model": config["model"],
+        "rl": dataclasses.asdict(settings),
+    }
     command = f"python -m tests.benchmarks.bench_reach --arms {' '.join(arguments.arms)}"
     write_result(
         arguments.out, "Reach by reinforcement learning", figures(found), arguments.seeds, kept,

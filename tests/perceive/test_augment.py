@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from perceive.augment import SceneAugment, shifted
+from perceive.augment import SceneAugment, camera_turned, shifted
 from perceive.batch import ActionTarget, Batch
-from perceive.geometry import rotation_6d_to_matrix
+from perceive.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 from sensors.action import ActionMode, ActionSpec
 from sensors.errors import WiringError
 from sensors.geometry import unproject
@@ -149,3 +149,62 @@ def test_only_poses_can_be_turned() -> None:
     with pytest.raises(WiringError, match="joint_position"):
         SceneAugment(spec, turn_rad=0.1)
     assert SceneAugment(spec, colour_gain=0.1) is not None
+
+
+def plane_picture(history: int = 2) -> dict[str, torch.Tensor]:
+    """A camera over a tilted plane whose colour tells where on the plane one looks."""
+    camera = np.eye(4)
+    camera[:3, :3] = axis_angle_to_matrix(torch.tensor([2.9, 0.2, 0.1])).double().numpy()
+    camera[:3, 3] = [0.4, 0.1, 0.5]
+    intrinsics = np.array([60.0, 55.0, 31.0, 29.0])
+    rays = np.stack(np.meshgrid(np.arange(64), np.arange(64)), -1)
+    rays = np.concatenate([(rays - intrinsics[2:]) / intrinsics[:2], np.ones((64, 64, 1))], -1)
+    normal = np.array([0.1, -0.2, 1.0])
+    depth = (0.02 - camera[:3, 3] @ normal) / (rays @ camera[:3, :3].T @ normal)
+    points = rays * depth[..., None] @ camera[:3, :3].T + camera[:3, 3]
+    stack = {
+        "rgb": 127 + 100 * np.sin(points * 6),
+        "depth_m": depth,
+        "intrinsics_px": intrinsics,
+        "base_from_camera": camera,
+    }
+    return {name: torch.tensor(np.stack([value] * history), dtype=torch.float32)[None] for name, value in stack.items()}
+
+
+def test_a_turned_camera_sees_the_same_surface() -> None:
+    before = plane_picture()
+    turn = axis_angle_to_matrix(torch.tensor([[0.1, -0.15, 0.3]]))
+    after = camera_turned(before, turn)
+    assert torch.equal(after["base_from_camera"][..., :3, 3], before["base_from_camera"][..., :3, 3])
+    whole = {name: value[0, 1].double().numpy() for name, value in after.items()}
+    found = whole["depth_m"] > 0
+    assert 0.5 < found.mean() < 1.0
+    assert (whole["rgb"][~found] == 0).all()
+    points = unproject(whole["depth_m"], whole["intrinsics_px"])[found]
+    camera = whole["base_from_camera"]
+    points = points @ camera[:3, :3].T + camera[:3, 3]
+    pixel_m = whole["depth_m"].max() / 55.0  # what is rounded to the nearest pixel
+    assert np.abs(points @ [0.1, -0.2, 1.0] - 0.02).max() < pixel_m / 2
+    colours = 127 + 100 * np.sin(points * 6)
+    assert np.abs(colours - whole["rgb"][found]).max() < 600 * pixel_m
+    assert np.abs(colours - plane_picture()["rgb"][0, 1].numpy()[found]).max() > 60  # control: it did turn
+
+
+def test_no_turn_of_a_camera_changes_nothing_and_absent_frames_stay_finite() -> None:
+    before = plane_picture()
+    same = camera_turned(before, torch.eye(3)[None])
+    for name, value in before.items():
+        torch.testing.assert_close(same[name], value)
+    blank = {name: torch.full_like(value, float("nan")) for name, value in before.items()}
+    after = camera_turned(blank, axis_angle_to_matrix(torch.tensor([[0.1, 0.0, 0.0]])))
+    assert (after["rgb"] == 0).all()
+    assert (after["depth_m"] == 0).all()
+
+
+def test_each_sample_has_a_camera_turn_of_its_own() -> None:
+    (batch, _), (after, _) = drawn(), apply(camera_turn_rad=0.3)
+    was, now = (whole.stream("front").data["base_from_camera"][:, 0, :3, :3] for whole in (batch, after))
+    relative = was.transpose(1, 2) @ now
+    angles = ((relative.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1).acos()
+    assert (angles <= 0.3 + 1e-3).all()
+    assert angles.unique().numel() == SIZE

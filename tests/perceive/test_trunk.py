@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from perceive.tokens import Tokens, join
-from perceive.trunk import MetricPosition, Trunk, attention_rule, rotate
+from perceive.trunk import MetricPosition, Trunk, attend, attention_rule, rotate
 from sensors.errors import SpecError, WiringError
 
 WIDTH, COUNT = 64, 9
@@ -112,6 +112,30 @@ def test_attention_rule_exactly() -> None:
         [1, 0, 1, 0, 0, 1],
     ]
     assert torch.equal(rule[0], torch.tensor(expected, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("tensor", ["out", "query", "key", "value"])
+def test_half_precision_attention_is_attention(tensor: str) -> None:
+    """On CPUs it is written out, for speed; the fused kernel in full precision is the reference, gradients included."""
+    draw = torch.Generator().manual_seed(0)
+    parts = torch.randn(3, 2, 4, COUNT, 32, generator=draw).bfloat16()
+    valid = torch.rand(2, COUNT, generator=draw) > 0.4
+    allowed = attention_rule(valid, [slice(7, 9)])[:, None]
+    pull = torch.randn(2, 4, COUNT, 32, generator=draw)
+    found = {}
+    for kind in (torch.bfloat16, torch.float32, torch.float64):
+        query, key, value = parts.to(kind).clone().requires_grad_().unbind(0)
+        for part in (query, key, value):
+            part.retain_grad()
+        out = attend(query, key, value, allowed)
+        (out * pull).sum().backward()
+        found[kind] = {"out": out.detach(), "query": query.grad, "key": key.grad, "value": value.grad}
+        assert out.dtype == kind
+    exact = found[torch.float64][tensor]
+    assert exact is not None
+    error = {kind: (got[tensor].double() - exact).norm() / exact.norm() for kind, got in found.items()}
+    assert error[torch.float32] < 1e-5
+    assert error[torch.bfloat16] < 0.02
 
 
 def test_readouts_are_not_seen() -> None:

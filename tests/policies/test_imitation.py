@@ -155,6 +155,16 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(data: EpisodeDataset
         train(model, data, SMALL, tmp_path / "run", progress=False)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_half_precision_by_itself_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    assert TrainSettings().uses_bf16(torch.device("cpu")) is native
+    assert TrainSettings(precision="bf16").uses_bf16(torch.device("cpu"))
+    assert not TrainSettings(precision="fp32").uses_bf16(torch.device("cpu"))
+
+
 def test_bf16_trains(data: EpisodeDataset, tmp_path: Path) -> None:
     result = train(tiny_model(), data, replace(SMALL, precision="bf16"), tmp_path / "run", progress=False)
     assert math.isfinite(result.loss)
