@@ -105,7 +105,14 @@ class Sensor(ABC):
 
     @abstractmethod
     def read(self, now_s: float) -> Frame | None:
-        """Measure now. None = nothing new came, which the timeline shows as a gap."""
+        """Measure now. None = the sensor had nothing to give, which the timeline shows as a gap.
+
+        With ``timing.live``: the oldest frame that was not read yet; None = no more for now, which is no gap.
+
+        Raises:
+            SensorLost: the device went away, which the timeline shows as a gap until it is back.
+            SensorError: not open, or not reset.
+        """
 
     @abstractmethod
     def close(self) -> None:

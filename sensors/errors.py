@@ -36,6 +36,10 @@ class SensorError(PerceiveError, RuntimeError):
     """A sensor could not be opened or read."""
 
 
+class SensorLost(SensorError):
+    """A sensor that worked went away: unplugged, switched off or silent. It may come back."""
+
+
 class WiringError(PerceiveError, ValueError):
     """Parts that were put together do not fit: unknown sensor, encoder, head or missing key."""
 

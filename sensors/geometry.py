@@ -220,3 +220,13 @@ def project(points_camera_m: ArrayLike, intrinsics_px: ArrayLike) -> tuple[Float
     safe = np.where(z > 0, z, np.nan)
     pixels = np.stack([points[..., 0] / safe * fx + cx, points[..., 1] / safe * fy + cy], axis=-1)
     return pixels, z
+
+
+def interpolate_pose(first: ArrayLike, second: ArrayLike, share: float) -> FloatArray:
+    """The pose [4, 4] at ``share`` (0 to 1) of the way: positions linear, rotations along the shortest turn."""
+    start, end = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    out = np.eye(4)
+    turn = matrix_to_axis_angle(start[:3, :3].T @ end[:3, :3])
+    out[:3, :3] = start[:3, :3] @ axis_angle_to_matrix(share * turn)
+    out[:3, 3] = (1 - share) * start[:3, 3] + share * end[:3, 3]
+    return out

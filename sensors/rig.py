@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sensors.base import Sensor, World
-from sensors.errors import SensorError, SpecError, nearest
+from sensors.errors import SensorError, SensorLost, SpecError, nearest
 from sensors.observation import Observation, observation_space
 from sensors.timeline import EPSILON_S, Timeline
 
@@ -56,7 +56,7 @@ class SensorRig:
 
     @property
     def next_due_s(self) -> float:
-        """The earliest moment at which a sensor has to be read; infinity for a rig without sensors."""
+        """The earliest moment at which a sensor has to be read; infinity where there are none but live ones."""
         return min((timeline.next_due_s for timeline in self._timelines.values()), default=float("inf"))
 
     @property
@@ -104,11 +104,24 @@ class SensorRig:
             self._timelines[name].reset(now_s, np.random.default_rng(timing))
 
     def tick(self, now_s: float) -> None:
-        """Read every sensor that is due at ``now_s``."""
+        """Read every sensor that is due at ``now_s``, and all that came from live ones."""
         for name, timeline in self._timelines.items():
-            if timeline.next_due_s <= now_s + EPSILON_S:
-                frame = None if name in self._disabled else self._sensors[name].read(now_s)
+            if self._sensors[name].timing.live or timeline.next_due_s <= now_s + EPSILON_S:
+                self._read(name, timeline, now_s)
+
+    def _read(self, name: str, timeline: Timeline, now_s: float) -> None:
+        sensor = self._sensors[name]
+        if name in self._disabled:
+            timeline.push(now_s, None)
+            return
+        try:
+            if not sensor.timing.live:
+                timeline.push(now_s, sensor.read(now_s))
+                return
+            while (frame := sensor.read(now_s)) is not None:  # all that came since the last tick
                 timeline.push(now_s, frame)
+        except SensorLost:
+            timeline.push(now_s, None)
 
     def observe(self, now_s: float) -> Observation:
         """What all sensors show at ``now_s``. Calling it twice gives the same answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class Timing:
         dropout: probability that a frame never arrives.
         history: T, number of instants in an observation.
         max_age_s: a frame older than this is shown as ``valid=False``.
+        live: frames come by themselves, at about ``rate_hz``, from a device or a recording. They are visible once they
+            arrived, so delay, jitter and dropout are not drawn; and that nothing new came is no gap.
     """
 
     rate_hz: float
@@ -35,20 +38,24 @@ class Timing:
     dropout: float = 0.0
     history: int = 1
     max_age_s: float = 1.0
+    live: bool = False
 
     def __post_init__(self) -> None:
         legal = {
             "rate_hz": self.rate_hz > 0,
-            "delay_s": self.delay_s >= 0,
-            "jitter_s": self.jitter_s >= 0,
-            "dropout": 0 <= self.dropout <= 1,
+            "delay_s": self.delay_s >= 0 and not (self.live and self.delay_s),
+            "jitter_s": self.jitter_s >= 0 and not (self.live and self.jitter_s),
+            "dropout": 0 <= self.dropout <= 1 and not (self.live and self.dropout),
             "history": self.history >= 1,
             "max_age_s": self.max_age_s > 0,
         }
         for name, good in legal.items():
             if not good:
                 raise SpecError(
-                    f"Timing.{name}", "a legal value (see its docstring)", repr(getattr(self, name)), "Correct it."
+                    f"Timing.{name}",
+                    "a legal value (see its docstring; live sensors have no drawn delay, jitter or dropout)",
+                    repr(getattr(self, name)),
+                    "Correct it.",
                 )
 
 
@@ -83,8 +90,8 @@ class Timeline:
 
     @property
     def next_due_s(self) -> float:
-        """When the sensor has to be read next."""
-        return self._next_due_s
+        """When the sensor has to be read next; infinity for a live one, which nobody has to wait for."""
+        return math.inf if self._timing.live else self._next_due_s
 
     def reset(self, now_s: float, rng: np.random.Generator) -> None:
         """Forget everything; the first measurement is due at ``now_s``."""
@@ -116,7 +123,8 @@ class Timeline:
         elif not self._sound(frame):
             self.corrupt += 1
             frame = None
-        self._instants.append(_Instant(stamp_s, stamp_s + timing.delay_s + extra_s, frame))
+        visible_s = now_s if timing.live else stamp_s + timing.delay_s + extra_s
+        self._instants.append(_Instant(stamp_s, visible_s, frame))
         self._instants.sort(key=lambda instant: instant.stamp_s)
         # What was captured before the T newest visible instants can never be among them again. Jitter may make a later
         # frame visible first, so this is not the same as keeping a fixed number.
