@@ -1,7 +1,8 @@
 """Moved cameras, and what each part of the idea is worth: python -m tests.benchmarks.bench_ablations.
 
 Trains the demo's model and its ablations alike (same episodes, settings and seeds; fewer steps than the demo, so that
-fifteen trainings take two hours), and evaluates each on held-out seeds with the cameras as trained, with the cameras moved, and with everything but the joints unplugged:
+fifteen trainings take two hours), and evaluates each on held-out seeds with the cameras as trained, with the cameras
+moved, and with everything but the joints unplugged:
 
 - situated: metric tokens, pointing head, augmentation (the demo);
 - regression: the action is regressed instead of pointed at;
@@ -85,8 +86,9 @@ def main() -> None:
         portable["collect"] = {key: value for key, value in portable["collect"].items() if key != "output"}  # type: ignore[attr-defined]  # a dict
         write_result(
             given.out, "Moved cameras and ablations", figures, given.seeds, portable, started=started,
-            about=f"Lift; all variants trained alike for {STEPS} steps, each condition on 50 held-out seeds per training seed. Cameras "
-            "never moved in training; moved: the front one by 10 cm and 10 degrees, the wrist one 2 cm and 5 degrees.",
+            about=f"Lift; all variants trained alike for {STEPS} steps, 50 held-out seeds per training seed and "
+            "condition. Cameras never moved in training; moved: the front one by 10 cm and 10 degrees, the wrist one "
+            "by 2 cm and 5 degrees.",
             command="python -m tests.benchmarks.bench_ablations",
         )  # fmt: skip
 
