@@ -140,6 +140,36 @@ def check_sensor(sensor: Sensor, world: World, *, simulated: bool = True) -> Non
     _check_in_rig(sensor, world)
 
 
+def check_live_sensor(sensor: Sensor, world: World) -> None:
+    """What every sensor of a device keeps, whether the device is there or not.
+
+    The space is there before ``open``; ``read`` before ``open`` and after ``close`` is a SensorError; an ``open`` that
+    fails is a SensorError that says what to do, and leaves a sensor that can be closed and tried again.
+    """
+    space = sensor.space
+    assert sensor.timing.live
+    assert all(isinstance(part, spaces.Box) for part in space.spaces.values())
+    assert space_from_json(space_to_json(space)) == space
+    with pytest.raises(SensorError):
+        sensor.read(0.0)
+    for _ in range(2):
+        try:
+            sensor.open(world)
+        except SensorError as error:
+            assert len(error.fix) > 15, f"it does not say what to do: {error}"  # noqa: PT017  (it may also open)
+        else:
+            sensor.reset(np.random.default_rng(0))
+            frame = sensor.read(0.0)
+            assert frame is None or frame.arrays().keys() == space.spaces.keys()
+        sensor.close()
+        sensor.close()
+        with pytest.raises(SensorError):
+            sensor.read(0.0)
+    rig = SensorRig({"it": sensor})
+    rig.disable(frozenset({"it"}))
+    assert rig.space.contains(rig.observe(0.0).to_dict()), "an absent frame lies outside the space"
+
+
 def _moments(sensor: Sensor) -> list[float]:
     return [10.0 + k / sensor.timing.rate_hz for k in range(4)]
 

@@ -14,13 +14,25 @@ from sensors.base import Sensor
 from sensors.camera import RgbdCamera
 from sensors.rig import SensorRig
 from sensors.timeline import Timing
-from tests.contracts import build_sensor, check_config, check_sensor, config_files, load_composed, load_plain
+from tests.contracts import (
+    build_sensor,
+    check_config,
+    check_live_sensor,
+    check_sensor,
+    config_files,
+    load_composed,
+    load_plain,
+)
 from tests.fake_world import FakeWorld
 
 
 @pytest.mark.parametrize("path", config_files("sensor"), ids=lambda path: path.stem)
 def test_sensor_contract(path: Path) -> None:
-    check_sensor(build_sensor(path), FakeWorld())
+    sensor = build_sensor(path)
+    if sensor.timing.live:
+        check_live_sensor(sensor, FakeWorld())
+    else:
+        check_sensor(sensor, FakeWorld())
 
 
 @pytest.mark.parametrize("path", config_files("sensor"), ids=lambda path: path.stem)
