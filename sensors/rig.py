@@ -114,10 +114,12 @@ class SensorRig:
         if name in self._disabled:
             timeline.push(now_s, None)
             return
+        timing = sensor.timing
         try:
-            if not sensor.timing.live:
+            if timing.gaps and not timing.live:
                 timeline.push(now_s, sensor.read(now_s))
                 return
+            timeline.asked(now_s)
             while (frame := sensor.read(now_s)) is not None:  # all that came since the last tick
                 timeline.push(now_s, frame)
         except SensorLost:

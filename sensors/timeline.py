@@ -30,6 +30,8 @@ class Timing:
         max_age_s: a frame older than this is shown as ``valid=False``.
         live: frames come by themselves, at about ``rate_hz``, from a device or a recording. They are visible once they
             arrived, so delay, jitter and dropout are not drawn; and that nothing new came is no gap.
+        gaps: whether a read that gives nothing is a gap, a frame that is lost. False = the frame may still come; what
+            was seen last stays visible and grows old.
     """
 
     rate_hz: float
@@ -39,6 +41,7 @@ class Timing:
     history: int = 1
     max_age_s: float = 1.0
     live: bool = False
+    gaps: bool = True
 
     def __post_init__(self) -> None:
         legal = {
@@ -102,6 +105,11 @@ class Timeline:
         self.corrupt = 0
         self.dropped = 0
 
+    def asked(self, now_s: float) -> None:
+        """Note that the sensor was read, so that it is due again a period later."""
+        while self._next_due_s <= now_s + EPSILON_S:
+            self._next_due_s += 1.0 / self._timing.rate_hz
+
     def push(self, now_s: float, frame: Frame | None) -> None:
         """Take the frame that was read at ``now_s``; None = the sensor had nothing to give, which is a gap.
 
@@ -109,8 +117,7 @@ class Timeline:
             SpecError: the frame's fields or shapes are not those of the space.
         """
         timing = self._timing
-        while self._next_due_s <= now_s + EPSILON_S:
-            self._next_due_s += 1.0 / timing.rate_hz
+        self.asked(now_s)
         if frame is not None:
             self._latency_s = max(now_s - frame.stamp_s, 0.0)
         # A gap takes the stamp that its frame would have had, so that it does not overtake the frames after it.

@@ -14,6 +14,7 @@ import numpy as np
 
 from perceive.build import build
 from perceive.cli.app import App
+from perceive.cli.faults import with_faults
 from perceive.cli.policy import env_maker, policy_maker
 from perceive.cli.train import RECORDED_IN
 from perceive.results import Figure, start_clock, success_figure, write_json, write_result
@@ -41,6 +42,7 @@ def app() -> App:
         (
             "perceive evaluate checkpoint=runs/train/2026-01-31_12-00-00 env=lift films=4",
             "perceive evaluate checkpoint=runs/lift disabled=[front]",
+            "perceive evaluate checkpoint=runs/lift +fault@faults.front=freeze +fault@faults.wrist=drop",
             "perceive evaluate checkpoint=runs/lift rig.sensors.front.mount_shift_m=0.1",
         ),
         job,
@@ -51,6 +53,7 @@ def job(config: dict[str, Any]) -> None:
     """Evaluate as the config says and print where the result is."""
     started = start_clock()
     warn_of_another_task(config)
+    config = {**config, "env": with_faults(config["env"], config["faults"])}
     seeds = list(range(config["first_seed"], config["first_seed"] + config["episodes"]))
     result = evaluate_seeds(config, seeds)
     output = Path(config["output"])
@@ -62,6 +65,7 @@ def job(config: dict[str, Any]) -> None:
         "CPU from observation to action, p95": Figure(result.latency_ms(95), "ms"),
     }
     without = f" without {', '.join(sorted(config['disabled']))}" if config["disabled"] else ""
+    without += f" with faults of {', '.join(sorted(config['faults']))}" if config["faults"] else ""
     about = (
         f"A trained policy in {config['env']['task']['_target_'].rpartition('.')[2]}{without}, seeds it has not seen."
     )

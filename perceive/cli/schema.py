@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -105,6 +106,7 @@ class EvaluateSchema:
         episodes: how many seeds.
         first_seed: the first of them; training seeds start at 0, so this is far off.
         disabled: sensors to act without, as if unplugged.
+        faults: sensor -> what goes wrong with it (a fault of conf/fault, or a list): +fault@faults.front=freeze.
         films: of how many episodes, failures first, a film is written.
         use_ema: use the averaged weights.
         device: torch device.
@@ -124,6 +126,7 @@ class EvaluateSchema:
     episodes: int = 50
     first_seed: int = 1_000_000
     disabled: list[str] = field(default_factory=list)
+    faults: dict[str, Any] = field(default_factory=dict)
     films: int = 0
     use_ema: bool = True
     device: str = "cpu"

@@ -13,6 +13,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 # How one file of each group is put into a command that uses it. A new group needs a line here.
 USED_BY = {
     "env": ("collect", "env={name}", "rig=lift"),
+    "fault": ("evaluate", "checkpoint=x", "+fault@faults.front={name}"),
     "rig": ("collect", "env=lift", "rig={name}"),
     "sensor": ("collect", "+sensor@rig.sensors.probe={name}"),
     "model": ("train", "model={name}"),
