@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.experts.pick_place import PickPlaceExpert
-from envs.randomisation import Randomisation, draw_colour, uniform
+from envs.randomisation import Randomisation, uniform
 from envs.robots.base import Robot
-from envs.tasks.base import Goal, Outcome, Task, attached, check_reward, goal_reward
-from envs.tasks.place import Area, Zone
+from envs.tasks.base import Goal, Outcome, Task, check_reward, goal_reward
+from envs.tasks.delivery import Delivery
 from envs.world import PyBulletWorld
 from sensors.action import ActionSpec
 from sensors.errors import SpecError
-from sensors.geometry import FloatArray
 
 DENSITY_KG_M3 = 800.0
 LYING_M = 0.006  # the box lies on the table when its lower side is lower than this
@@ -58,24 +57,11 @@ class PickPlace(Task):
                 f"{half_low_m}, {half_high_m}",
                 "It has to fit the gripper.",
             )
-        if not 0 < threshold_m < nearest_m <= farthest_m:
-            raise SpecError(
-                "PickPlace, distances",
-                "0 < threshold_m < nearest_m <= farthest_m",
-                f"{threshold_m}, {nearest_m}, {farthest_m}",
-                "Correct them.",
-            )
-        self._area = Area(area_low_m, area_high_m)
+        self._delivery = Delivery("PickPlace", area_low_m, area_high_m, nearest_m, farthest_m, threshold_m)
         self._halves = (half_low_m, half_high_m)
-        self._apart = (nearest_m, farthest_m)
         self._threshold_m = threshold_m
         self._dense = check_reward("PickPlace", reward)
-        self._world: PyBulletWorld | None = None
-        self._robot: Robot | None = None
-        self._zone: Zone | None = None
-        self._body = -1
         self._half_m = half_low_m
-        self._target_m: FloatArray = np.zeros(3)
 
     @property
     def instruction(self) -> str:
@@ -90,42 +76,31 @@ class PickPlace(Task):
     @property
     def body(self) -> int:
         """The box's body id."""
-        return self._body
+        return self._delivery.body
 
     def attach(self, world: PyBulletWorld, robot: Robot) -> None:
         """Take the world and the robot."""
-        self._world, self._robot = world, robot
+        self._delivery.attach(world, robot)
 
     def clear(self) -> None:
         """Remove box and zone."""
-        world, _ = attached("PickPlace", self._world, self._robot)
-        if self._body >= 0:
-            world.remove(self._body)
-            self._body = -1
-        if self._zone is not None:
-            self._zone.remove()
-            self._zone = None
+        self._delivery.clear()
 
     def reset(self, rng: np.random.Generator, randomisation: Randomisation) -> None:
         """Put up a new box and a new zone."""
-        world, _ = attached("PickPlace", self._world, self._robot)
-        place, yaw = self._area.draw(rng, randomisation.place)
+        world, _ = self._delivery.around()
+        place, yaw = self._delivery.draw_place(rng, randomisation)
         self._half_m = half = uniform(rng, *self._halves, randomisation.size)
-        colour = draw_colour(rng, randomisation.object_colour, hue=0.0)
-        zone_colour = draw_colour(rng, randomisation.object_colour, hue=0.35)
-        zone = self._area.draw_apart(rng, randomisation.place, place, *self._apart)
-        self._body = world.add_box(
-            (half, half, half), (*place, half), yaw, mass_kg=DENSITY_KG_M3 * 8 * half**3, rgba=colour, friction=1.0
-        )
-        self._target_m = np.array([*zone, half])
-        self._zone = Zone(world, zone, half * 1.42 + self._threshold_m, zone_colour)
+        colour = self._delivery.draw_zone(rng, randomisation, place, half, half * 1.42)
+        middle, mass = (*place, half), DENSITY_KG_M3 * 8 * half**3
+        self._delivery.take(world.add_box((half, half, half), middle, yaw, mass_kg=mass, rgba=colour, friction=1.0))
 
     def outcome(self) -> Outcome:
         """Where the box is and whether it was let go."""
-        world, robot = attached("PickPlace", self._world, self._robot)
-        box = world.body_position(self._body)
-        fingers = world.fingers_touching(self._body)
-        beside = float(np.linalg.norm(box[:2] - self._target_m[:2]))
+        world, robot = self._delivery.around()
+        box = world.body_position(self.body)
+        fingers = world.fingers_touching(self.body)
+        beside = float(np.linalg.norm(box[:2] - self._delivery.target_m[:2]))
         lies = float(box[2]) - self._half_m < LYING_M
         success = beside < self._threshold_m and lies and fingers == 0
         if not self._dense:
@@ -136,8 +111,7 @@ class PickPlace(Task):
 
     def goal(self) -> Goal:
         """The box's middle, and where it is to be."""
-        world, _ = attached("PickPlace", self._world, self._robot)
-        return Goal(world.body_position(self._body).astype(np.float32), self._target_m.astype(np.float32))
+        return self._delivery.goal()
 
     def compute_reward(self, achieved: ArrayLike, desired: ArrayLike) -> NDArray[np.float32]:
         """Reward [...] of goals [..., 3]; whether the box was let go is not part of a goal."""
@@ -145,5 +119,6 @@ class PickPlace(Task):
 
     def expert(self, spec: ActionSpec) -> PickPlaceExpert:
         """A scripted solver for this episode."""
-        world, robot = attached("PickPlace", self._world, self._robot)
-        return PickPlaceExpert(world, robot, spec, self._body, self._half_m, self._target_m, self._threshold_m)
+        world, robot = self._delivery.around()
+        target_m = self._delivery.target_m
+        return PickPlaceExpert(world, robot, spec, self.body, self._half_m, target_m, self._threshold_m)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.experts.push import PushExpert
-from envs.randomisation import Randomisation, draw_colour, uniform
+from envs.randomisation import Randomisation, uniform
 from envs.robots.base import Robot
-from envs.tasks.base import Goal, Outcome, Task, attached, check_reward, goal_reward
-from envs.tasks.place import Area, Zone
+from envs.tasks.base import Goal, Outcome, Task, check_reward, goal_reward
+from envs.tasks.delivery import Delivery
 from envs.world import PyBulletWorld
 from sensors.action import ActionSpec
 from sensors.errors import SpecError
-from sensors.geometry import FloatArray
 
 PUCK_HEIGHT_M = 0.04
 DENSITY_KG_M3 = 800.0
@@ -58,24 +57,11 @@ class Push(Task):
                 f"{radius_low_m}, {radius_high_m}",
                 "Correct them.",
             )
-        if not 0 < threshold_m < nearest_m <= farthest_m:
-            raise SpecError(
-                "Push, distances",
-                "0 < threshold_m < nearest_m <= farthest_m",
-                f"{threshold_m}, {nearest_m}, {farthest_m}",
-                "Correct them.",
-            )
-        self._area = Area(area_low_m, area_high_m)
+        self._delivery = Delivery("Push", area_low_m, area_high_m, nearest_m, farthest_m, threshold_m)
         self._radii = (radius_low_m, radius_high_m)
-        self._apart = (nearest_m, farthest_m)
         self._threshold_m = threshold_m
         self._dense = check_reward("Push", reward)
-        self._world: PyBulletWorld | None = None
-        self._robot: Robot | None = None
-        self._zone: Zone | None = None
-        self._body = -1
         self._radius_m = radius_low_m
-        self._target_m: FloatArray = np.zeros(3)
 
     @property
     def instruction(self) -> str:
@@ -90,39 +76,30 @@ class Push(Task):
     @property
     def body(self) -> int:
         """The puck's body id."""
-        return self._body
+        return self._delivery.body
 
     def attach(self, world: PyBulletWorld, robot: Robot) -> None:
         """Take the world and the robot."""
-        self._world, self._robot = world, robot
+        self._delivery.attach(world, robot)
 
     def clear(self) -> None:
         """Remove puck and zone."""
-        world, _ = attached("Push", self._world, self._robot)
-        if self._body >= 0:
-            world.remove(self._body)
-            self._body = -1
-        if self._zone is not None:
-            self._zone.remove()
-            self._zone = None
+        self._delivery.clear()
 
     def reset(self, rng: np.random.Generator, randomisation: Randomisation) -> None:
         """Put up a new puck and a new zone."""
-        world, _ = attached("Push", self._world, self._robot)
-        place, _ = self._area.draw(rng, randomisation.place)
+        world, _ = self._delivery.around()
+        place, _ = self._delivery.draw_place(rng, randomisation)
         self._radius_m = radius = uniform(rng, *self._radii, randomisation.size)
-        colour = draw_colour(rng, randomisation.object_colour, hue=0.0)
-        zone_colour = draw_colour(rng, randomisation.object_colour, hue=0.35)
-        zone = self._area.draw_apart(rng, randomisation.place, place, *self._apart)
         height = PUCK_HEIGHT_M
+        colour = self._delivery.draw_zone(rng, randomisation, place, height / 2, radius)
         mass = DENSITY_KG_M3 * np.pi * radius**2 * height
-        self._body = world.add_cylinder(radius, height, (*place, height / 2), mass_kg=mass, rgba=colour, friction=0.5)
-        self._target_m = np.array([*zone, height / 2])
-        self._zone = Zone(world, zone, radius + self._threshold_m, zone_colour)
+        middle = (*place, height / 2)
+        self._delivery.take(world.add_cylinder(radius, height, middle, mass_kg=mass, rgba=colour, friction=0.5))
 
     def outcome(self) -> Outcome:
         """How far the puck is from the zone."""
-        _, robot = attached("Push", self._world, self._robot)
+        _, robot = self._delivery.around()
         goal = self.goal()
         success = float(np.linalg.norm(goal.achieved.astype(float) - goal.desired)) < self._threshold_m
         reward = float(self.compute_reward(goal.achieved, goal.desired))
@@ -132,8 +109,7 @@ class Push(Task):
 
     def goal(self) -> Goal:
         """The puck's middle, and where it is to be."""
-        world, _ = attached("Push", self._world, self._robot)
-        return Goal(world.body_position(self._body).astype(np.float32), self._target_m.astype(np.float32))
+        return self._delivery.goal()
 
     def compute_reward(self, achieved: ArrayLike, desired: ArrayLike) -> NDArray[np.float32]:
         """Reward [...] of goals [..., 3]."""
@@ -141,5 +117,5 @@ class Push(Task):
 
     def expert(self, spec: ActionSpec) -> PushExpert:
         """A scripted solver for this episode."""
-        world, robot = attached("Push", self._world, self._robot)
-        return PushExpert(world, robot, spec, self._body, self._radius_m, self._target_m)
+        world, robot = self._delivery.around()
+        return PushExpert(world, robot, spec, self.body, self._radius_m, self._delivery.target_m)
