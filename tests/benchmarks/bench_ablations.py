@@ -27,7 +27,7 @@ VARIANTS = {
     "regression": ["model=regression"],
     "index": ["model=index"],
     "flow": ["model=flow"],
-    "no_augment": ["model=situated", "augment=null"],
+    "no_augment": ["model=situated", "augment=none"],
 }
 STEPS = 1200
 CONDITIONS = ("full", "moved", "joints_only")
