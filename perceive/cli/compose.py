@@ -46,6 +46,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> dict[str, Any]:
     parsed = parse(overrides)
     with _hydra() as loader:
         words = [_first_choice(override) for override in parsed]
+        _refuse_null_groups(parsed, loader)
         try:
             return plain(_composed(command, words))
         except (HydraException, OmegaConfBaseException) as error:
@@ -169,6 +170,16 @@ def _composed(command: str, words: Sequence[str]) -> DictConfig:
     checked = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), own)
     assert isinstance(checked, DictConfig)
     return checked
+
+
+def _refuse_null_groups(overrides: Sequence[Override], loader: ConfigLoader) -> None:
+    """``augment=null`` would fail deep within Hydra: a group takes the name of an option."""
+    for override in overrides:
+        key = override.key_or_group
+        if override.value() is None and not override.is_delete() and key in loader.list_groups(""):
+            options = sorted(loader.get_group_options(key, ObjectType.CONFIG))
+            fix = f"Write {key}=none." if "none" in options else f"Leave it out, or choose one of {', '.join(options)}."
+            raise ConfigError(f"config group '{key}'", f"the name of an option: {options}", "null", fix)
 
 
 def _first_choice(override: Override) -> str:

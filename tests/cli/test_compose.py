@@ -54,6 +54,8 @@ def test_groups_are_the_folders() -> None:
         ("collect", "rig.sensors.front.mount_shft_m=0.1", "Did you mean 'rig.sensors.front.mount_shift_m'?"),
         ("collect", "env.task.heigth_m=0.1", "Did you mean 'env.task.height_m'?"),
         ("collect", "env.quite_different=1", "Known in 'env':"),
+        ("train", "augment=null", "Write augment=none"),
+        ("train", "model=null", "choose one of flow"),
         ("collect", "env=lfit", "Did you mean 'lift'?"),
         ("collect", "rig=stat", "Did you mean 'state'?"),
         ("collect", "rigg=state", "Did you mean 'rig'?"),
