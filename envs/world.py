@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike
 
 from envs.egl import load_egl
 from envs.opengl import matrix, projection, view
+from envs.rays import Ball, Box, Cylinder, Placed, Polyhedron, Solid, cast
 from envs.robots.description import RobotDescription
 from sensors.base import JointState, Picture
 from sensors.errors import SensorError, SpecError, nearest
 from sensors.geometry import FloatArray
 
 ROBOT_GROUP = 64  # collision group of the robot's links, so that rays can pass through them
-MAX_RAYS = pybullet.MAX_RAY_INTERSECTION_BATCH_SIZE
 GRIPPER_GEAR_N = 50.0  # what holds the two fingers at the same opening
 
 
@@ -79,6 +79,7 @@ class PyBulletWorld:
         self._wrist = -1
         self._wrist_com_m: FloatArray = np.zeros(3)
         self._others: list[int] = []
+        self._robot_shapes: dict[int, list[tuple[Solid, FloatArray]]] = {}  # link -> its solids
         self._pristine = -1
         self._light = Light()
         self._cameras: dict[bytes, list[float]] = {}
@@ -333,6 +334,18 @@ class PyBulletWorld:
             out[:3, 3] += description.tool_offset_m * out[:3, 2]
         return out
 
+    def link_velocity(self, link: str) -> tuple[FloatArray, FloatArray]:
+        """Velocity [3] in m/s of a link's origin and its angular velocity [3] in rad/s, base frame; see link_pose."""
+        base_from_link = self.link_pose(link)  # it also refuses unknown names
+        description = self._description
+        index = self._links[description.tool_link if link == "tool" and description is not None else link]
+        if index < 0:
+            return np.zeros(3), np.zeros(3)  # the base is fixed
+        state = pybullet.getLinkState(self._robot, index, 1, 1, physicsClientId=self._id)
+        linear, angular = np.array(state[6]), np.array(state[7])
+        # The simulator's velocity is that of the centre of mass.
+        return linear + _cross(angular, base_from_link[:3, 3] - np.array(state[0])), angular
+
     def joint_state(self) -> JointState:
         """The robot's joints."""
         states = pybullet.getJointStates(self._robot, self._driven, physicsClientId=self._id)
@@ -353,22 +366,66 @@ class PyBulletWorld:
         force, about_com = -reaction[:3], -reaction[3:]
         return force, about_com + _cross(self._wrist_com_m, force), matrix(state[4], state[5])
 
-    def ray_cast(self, start_m: FloatArray, end_m: FloatArray) -> FloatArray:
-        """Distance in metres [N] along rays [N, 3] -> [N, 3] to the first thing that is not the robot; inf = none."""
+    def ray_cast(
+        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+    ) -> FloatArray:
+        """Metres [N] along rays [N, 3] -> [N, 3] to the first solid that they meet from outside; inf = none.
+
+        Args:
+            start_m: float [N, 3].
+            end_m: float [N, 3].
+            robot: whether rays meet the robot's collision model too; otherwise they pass through it.
+            cosines: if given, float [N], is filled with the cosine of the angle of incidence; 0 = nothing was met.
+
+        Raises:
+            SpecError: a solid has a shape for which there is no closed form.
+        """
         starts, ends = np.asarray(start_m, dtype=float), np.asarray(end_m, dtype=float)
-        share = np.empty(len(starts))
-        for first in range(0, len(starts), MAX_RAYS - 1):
-            part = slice(first, first + MAX_RAYS - 1)
-            hits = pybullet.rayTestBatch(
-                starts[part].tolist(),
-                ends[part].tolist(),
-                numThreads=1,
-                collisionFilterMask=~ROBOT_GROUP,
-                physicsClientId=self._id,
-            )
-            share[part] = [hit[2] if hit[0] >= 0 else np.inf for hit in hits]
-        with np.errstate(invalid="ignore"):
-            return np.where(np.isinf(share), np.inf, share * np.linalg.norm(ends - starts, axis=1))
+        distance, found = cast(self._solids(robot), starts, ends)
+        if cosines is not None:
+            cosines[:] = found
+        return distance
+
+    def _solids(self, robot: bool) -> list[Placed]:
+        """What rays can meet, where it is now."""
+        client, found = self._id, []
+        for body in self._others:
+            base_from_body = matrix(*pybullet.getBasePositionAndOrientation(body, physicsClientId=client))
+            for solid, body_from_solid in self._shapes(body, -1):
+                found.append(Placed(solid, base_from_body @ body_from_solid))
+        if robot and self._robot >= 0:
+            if not self._robot_shapes:  # a robot keeps its shape
+                self._robot_shapes = {link: self._shapes(self._robot, link) for link in self._links.values()}
+            for link, shapes in self._robot_shapes.items():
+                if link < 0:
+                    place = pybullet.getBasePositionAndOrientation(self._robot, physicsClientId=client)
+                else:
+                    place = pybullet.getLinkState(self._robot, link, 0, 1, physicsClientId=client)[:2]
+                for solid, link_from_solid in shapes:
+                    found.append(Placed(solid, matrix(*place) @ link_from_solid))
+        return found
+
+    def _shapes(self, body: int, link: int) -> list[tuple[Solid, FloatArray]]:
+        """The solids of a link (-1 = the base), and their poses [4, 4] in the frame of its centre of mass."""
+        found: list[tuple[Solid, FloatArray]] = []
+        for shape in pybullet.getCollisionShapeData(body, link, physicsClientId=self._id):
+            kind, size, link_from_solid = shape[2], shape[3], matrix(shape[5], shape[6])
+            if kind == pybullet.GEOM_BOX:
+                found.append((Box([edge / 2 for edge in size]), link_from_solid))
+            elif kind == pybullet.GEOM_CYLINDER:
+                found.append((Cylinder(size[1], size[0]), link_from_solid))
+            elif kind == pybullet.GEOM_SPHERE:
+                found.append((Ball(size[0]), link_from_solid))
+            elif kind == pybullet.GEOM_MESH and not any(isinstance(solid, Polyhedron) for solid, _ in found):
+                # The points come scaled and placed, of a link's first mesh only. Bullet, too, takes their convex hull.
+                points = pybullet.getMeshData(body, link, physicsClientId=self._id)[1]
+                found.append((Polyhedron(np.array(points)), np.eye(4)))
+            else:
+                raise SpecError(
+                    "PyBulletWorld.ray_cast", "boxes, cylinders, spheres and at most one mesh per link",
+                    f"collision geometry {kind} of body {body}, link {link}", "Model it with these.",
+                )  # fmt: skip
+        return found
 
     def touches(self, link: str, margin_m: float) -> bool:
         """Whether anything that is not the robot is within ``margin_m`` of a link."""

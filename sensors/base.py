@@ -60,14 +60,23 @@ class World(Protocol):
     def link_pose(self, link: str) -> FloatArray:
         """``base_from_link`` [4, 4] of a link of the robot, by its URDF name, or ``"tool"`` for the tool point."""
 
+    def link_velocity(self, link: str) -> tuple[FloatArray, FloatArray]:
+        """Velocity [3] in m/s of a link's origin and its angular velocity [3] in rad/s, base frame; see link_pose."""
+
     def joint_state(self) -> JointState:
         """The robot's joints."""
 
     def wrench(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """force_N [3] and torque_Nm [3] at the wrist in the sensor frame, and base_from_sensor [4, 4]."""
 
-    def ray_cast(self, start_m: FloatArray, end_m: FloatArray) -> FloatArray:
-        """Metres [N] along each ray [N, 3] -> [N, 3] to the first surface that is not the robot; inf = none."""
+    def ray_cast(
+        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+    ) -> FloatArray:
+        """Metres [N] along each ray [N, 3] -> [N, 3] to the first surface; inf = none.
+
+        Rays pass through the robot unless ``robot``. ``cosines``: float [N], filled with the cosine of the angle of
+        incidence, 1 = perpendicular to the surface; 0 = nothing was met.
+        """
 
     def touches(self, link: str, margin_m: float) -> bool:
         """Whether anything that is not the robot is within ``margin_m`` of a link."""

@@ -114,6 +114,22 @@ class TactileFrame(Frame):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class GelImageFrame(Frame):
+    """The picture that a camera behind the gel of a fingertip takes (DIGIT, GelSight).
+
+    Attributes:
+        rgb: uint8 [H, W, 3].
+        base_from_pad: float [4, 4]; origin in the pad's middle, +x to the right of the picture, +y down,
+            +z out of the gel towards what is touched.
+        size_m: float [2], height and width of what the picture shows.
+    """
+
+    rgb: NDArray[np.uint8]
+    base_from_pad: FloatArray
+    size_m: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WrenchFrame(Frame):
     """Force and torque at a wrist.
 
@@ -126,6 +142,21 @@ class WrenchFrame(Frame):
     force_N: FloatArray  # noqa: N815  (units keep their own capital letter, design convention 4)
     torque_Nm: FloatArray  # noqa: N815
     base_from_sensor: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImuFrame(Frame):
+    """What an inertial measurement unit feels.
+
+    Attributes:
+        accel_m_s2: float [3] in the sensor frame, specific force: acceleration minus gravity, so at rest +g upwards.
+        gyro_rad_s: float [3] in the sensor frame, angular velocity relative to the base frame.
+        base_from_imu: float [4, 4] at ``stamp_s``.
+    """
+
+    accel_m_s2: FloatArray
+    gyro_rad_s: FloatArray
+    base_from_imu: FloatArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -21,7 +21,7 @@ class FakeWorld:
         box_middle_m: middle [3] of the box in the base frame, metres.
         box_size_m: edge lengths [3], metres.
         box_quaternion_xyzw: rotation [4] of the box.
-        tool_m: tool point [3]; the gripper points straight down.
+        tool_m: tool point [3]; the gripper points straight down, at rest.
         gripper_m: opening between the fingers, metres.
         joints: number of joints.
 
@@ -41,6 +41,7 @@ class FakeWorld:
         self.base_from_box = pose(box_middle_m, box_quaternion_xyzw)
         self.box_size_m = np.array(box_size_m, dtype=float)
         self.base_from_tool = pose(tool_m, (1.0, 0.0, 0.0, 0.0))
+        self.tool_m_s, self.tool_rad_s = np.zeros(3), np.zeros(3)  # velocity and angular velocity, base frame
         self.gripper_m = gripper_m
         self.position_rad = np.linspace(-1.0, 1.0, joints)
         self.velocity_rad_s = np.linspace(0.5, -0.5, joints)
@@ -86,17 +87,34 @@ class FakeWorld:
             return base_from_hand @ pose((0.0, FINGERS[link] * self.gripper_m / 2, 0.0584))
         raise KeyError(link)
 
+    def link_velocity(self, link: str) -> tuple[FloatArray, FloatArray]:
+        # The gripper is rigid: its fingers do not move in it.
+        arm = self.link_pose(link)[:3, 3] - self.base_from_tool[:3, 3]
+        return self.tool_m_s + np.cross(self.tool_rad_s, arm), self.tool_rad_s.copy()
+
     def joint_state(self) -> JointState:
         return JointState(self.position_rad.copy(), self.velocity_rad_s.copy(), self.gripper_m)
 
     def wrench(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         return self.force.copy(), self.torque.copy(), self.link_pose("panda_hand")
 
-    def ray_cast(self, start_m: FloatArray, end_m: FloatArray) -> FloatArray:
+    def ray_cast(
+        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+    ) -> FloatArray:
         along = end_m - start_m
-        part = np.minimum(self._hit_table(start_m, along), self._hit_box(start_m, along))
-        distance = part * np.linalg.norm(along, axis=-1)
-        return np.where(part <= 1.0, distance, np.inf)
+        table, box = self._hit_table(start_m, along), self._hit_box(start_m, along)
+        part = np.minimum(table, box)
+        length = np.linalg.norm(along, axis=-1)
+        if cosines is not None:  # along the normal of what is hit: the table's, or that of the box's side
+            local = transform_points(
+                invert(self.base_from_box), start_m + np.where(part <= 1.0, part, 0.0)[:, None] * along
+            )
+            side = np.argmax(np.abs(local) / self.box_size_m, axis=-1)
+            across = np.where(
+                box < table, (along @ self.base_from_box[:3, :3])[np.arange(len(side)), side], along[:, 2]
+            )
+            cosines[:] = np.where(part <= 1.0, np.abs(across) / length, 0.0)
+        return np.where(part <= 1.0, part * length, np.inf)
 
     def touches(self, link: str, margin_m: float) -> bool:
         # The pad of a finger is a 16 mm square around (0, 0, 45 mm) of its link; its corners stand for it.

@@ -15,6 +15,7 @@ from sensors.camera import RgbdCamera
 from sensors.rig import SensorRig
 from sensors.timeline import Timing
 from tests.contracts import (
+    CONF,
     build_sensor,
     check_config,
     check_live_sensor,
@@ -47,7 +48,8 @@ def test_every_rig_composes_and_observes(path: Path) -> None:
     check_config(config)
     rig = build(config)
     assert isinstance(rig, SensorRig)
-    assert set(rig.rates_hz.values()) == {12.0}
+    if (CONF / "env" / path.name).exists():  # a task's own rig measures at its control rate
+        assert set(rig.rates_hz.values()) == {12.0}
     rig.open(FakeWorld())
     rig.reset(0.0, seed=0)
     rig.tick(0.0)
