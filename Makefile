@@ -54,6 +54,10 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_data --out results/data_loading.json
 	$(BIN)/python -m tests.benchmarks.bench_latency --out results/policy_latency.json
 	$(BIN)/python -m tests.benchmarks.bench_import --out results/import_time.json
+	$(BIN)/python -m tests.benchmarks.bench_depth_noise --out results/depth_noise.json
+	$(BIN)/python -m tests.benchmarks.bench_lidar --out results/lidar.json
+	$(BIN)/python -m tests.benchmarks.bench_skew
+	$(BIN)/python -m tests.benchmarks.bench_calibration
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_ablations

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from policies.episodes import EpisodeHeader, crc32
 from sensors.errors import DataError, PerceiveError
 from sensors.observation import Observation, Stream
+from sensors.timeline import TimingReport
 
 Verify = Literal["full", "quick"]
 _FIX = "Delete the file and collect that episode again, or open the folder with on_bad='skip'."
@@ -37,6 +38,9 @@ class _Place:
 class Episode:
     """One episode file (layout: :mod:`policies.episodes`).
 
+    ``header`` is an :class:`~policies.episodes.EpisodeHeader`; ``timing`` the rig's latencies and skew as they were
+    measured (:class:`~sensors.timeline.TimingReport`), None in files that were written without.
+
     Args:
         path: the file.
         verify: ``"full"`` compares every byte with its checksum (about 4 GB per CPU-second); ``"quick"`` trusts the
@@ -48,12 +52,14 @@ class Episode:
 
     def __init__(self, path: str | Path, verify: Verify = "full") -> None:
         self.path = Path(path)
-        text, checksums, self._places = _index(self.path)
+        texts, checksums, self._places = _index(self.path)
         self._map: NDArray[np.uint8] | None = None
-        if zlib.crc32(text.encode(errors="surrogateescape")) != checksums.get("header"):
-            raise DataError(str(self.path), "an intact header", "a checksum that differs", _FIX)
+        for name in ("header", *(("timing",) if "timing" in checksums else ())):
+            if zlib.crc32(texts.get(name, "").encode(errors="surrogateescape")) != checksums.get(name):
+                raise DataError(str(self.path), f"an intact {name}", "a checksum that differs", _FIX)
         try:
-            self.header = EpisodeHeader.from_json(json.loads(text))
+            self.header = EpisodeHeader.from_json(json.loads(texts["header"]))
+            self.timing = TimingReport.from_json(json.loads(texts["timing"])) if "timing" in checksums else None
         except PerceiveError as error:
             raise DataError(str(self.path), error.expected, error.got, error.fix) from error
         self._check_layout()
@@ -131,8 +137,8 @@ class Episode:
                 )
 
 
-def _index(path: Path) -> tuple[str, Mapping[str, int], dict[str, _Place]]:
-    """Header text, checksums, and where each dataset lies."""
+def _index(path: Path) -> tuple[dict[str, str], Mapping[str, int], dict[str, _Place]]:
+    """Header and other texts, checksums, and where each dataset lies."""
     if not path.is_file():
         raise DataError(str(path), "an episode file", "no such file", "Check the folder's name.")
     places: dict[str, _Place] = {}
@@ -149,7 +155,10 @@ def _index(path: Path) -> tuple[str, Mapping[str, int], dict[str, _Place]]:
         with h5py.File(path, "r") as file:
             if not file.attrs.get("complete", False):
                 raise DataError(str(path), "a finished episode", "one whose writer was interrupted", _FIX)
-            text, checksums = str(file.attrs["header"]), json.loads(str(file.attrs["checksums"]))
+            texts = {"header": str(file.attrs["header"])}
+            if "timing" in file.attrs:
+                texts["timing"] = str(file.attrs["timing"])
+            checksums = json.loads(str(file.attrs["checksums"]))
             file.visititems(note)
         if not isinstance(checksums, dict):
             raise ValueError("no table of checksums")
@@ -157,4 +166,4 @@ def _index(path: Path) -> tuple[str, Mapping[str, int], dict[str, _Place]]:
         if isinstance(error, PerceiveError):
             raise
         raise DataError(str(path), "a whole episode file", f"a truncated or damaged one ({error})", _FIX) from error
-    return text, checksums, places
+    return texts, checksums, places

@@ -2,7 +2,8 @@
 
 Layout of ``episode_000123.h5`` (L control steps, M frames of a sensor, T instants of history, A action entries)::
 
-    attributes      header (JSON), checksums (JSON: dataset -> crc32), complete (written last)
+    attributes      header (JSON), timing (JSON, may be absent: latencies and skew as they were measured),
+                    checksums (JSON: dataset or attribute -> crc32), complete (written last)
     time_s          float64 [L]      the moment of each control step on the rig's clock
     action          float32 [L, A]   the label: what the expert asked for
     action_sent     float32 [L, A]   what the robot was sent after its limits
@@ -39,8 +40,10 @@ from sensors.action import ActionSpec
 from sensors.errors import DataError, SpecError
 from sensors.observation import MAX_AGE_S, Observation, Stream
 from sensors.spec import Json, check_array, check_keys, space_from_json, space_to_json
+from sensors.timeline import TimingReport
 
 FORMAT = 1
+MOST_OF_A_STATE = 256  # numbers in a field of a sensor that may be interpolated; more is a picture
 _PREFIX, _SUFFIX, _TEMPORARY = "episode_", ".h5", ".tmp-"
 
 
@@ -184,8 +187,12 @@ class EpisodeWriter:
         self._action.append(label.copy())
         self._action_sent.append(sent.copy())
 
-    def finish(self, success: bool) -> Path:
+    def finish(self, success: bool, timing: TimingReport | None = None) -> Path:
         """Write the file beside its place, checksum it, and rename it into place.
+
+        Args:
+            success: whether the task was solved.
+            timing: the rig's ``timing_report()`` at the episode's end, if it is to be kept.
 
         Raises:
             DataError: no step was added, the disk is full, or the folder cannot be written. Nothing is left behind,
@@ -201,9 +208,11 @@ class EpisodeWriter:
         }
         for name, log in self._sensors.items():
             arrays |= log.arrays(name)
-        header = self._header.to_json() | {"success": bool(success)}
+        texts = {"header": json.dumps(self._header.to_json() | {"success": bool(success)})}
+        if timing is not None:
+            texts["timing"] = json.dumps(timing.to_json())
         temporary = self._path.with_name(f"{_TEMPORARY}{self._path.name}-{os.getpid()}")
-        image = _image(header, arrays)
+        image = _image(texts, arrays)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -228,8 +237,8 @@ def crc32(array: NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _image(header: Json, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """The bytes of an HDF5 file.
+def _image(texts: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The bytes of an HDF5 file with these attributes and datasets.
 
     The file is put together in memory: HDF5 itself, caught by a full disk half way, ends the process with a
     segmentation fault when it closes the file, and with it everything that was not saved yet.
@@ -249,14 +258,19 @@ def _image(header: Json, arrays: Mapping[str, NDArray[Any]]) -> bytes:
             whole = np.ascontiguousarray(array)
             file.create_dataset(name, data=whole)
             checksums[name] = crc32(whole)
-        text = json.dumps(header)
-        checksums["header"] = zlib.crc32(text.encode())
-        file.attrs["header"] = text
+        for name, text in texts.items():
+            checksums[name] = zlib.crc32(text.encode())
+            file.attrs[name] = text
         file.attrs["checksums"] = json.dumps(checksums)
         file.attrs["complete"] = True
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
+
+
+def _same_state(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether two frames of one capture time are one. Pictures are never interpolated, so they are not compared."""
+    return all(value.size > MOST_OF_A_STATE or np.array_equal(value, other[field]) for field, value in one.items())
 
 
 class _SensorLog:
@@ -295,8 +309,11 @@ class _SensorLog:
         # An age travels as float32, so the same capture comes back with a stamp that differs by its rounding.
         for index in range(len(self._stamps_s) - 1, max(len(self._stamps_s) - back, 0) - 1, -1):
             if abs(self._stamps_s[index] - stamp_s) <= tolerance_s:
-                if self._frames[index] is None:
+                kept = self._frames[index]
+                if kept is None:
                     self._frames[index] = frame
+                elif frame is not None and not _same_state(kept, frame):
+                    continue  # an aligned rig interpolated it anew, after a reading that came late
                 return index
         self._stamps_s.append(stamp_s)
         self._frames.append(frame)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from gymnasium import spaces
 
+from sensors.alignment import Alignment, align, keep_s
 from sensors.base import Sensor, World
 from sensors.errors import SensorError, SensorLost, SpecError, nearest
-from sensors.observation import Observation, observation_space
-from sensors.timeline import EPSILON_S, Timeline
+from sensors.observation import Observation, Stream, observation_space
+from sensors.timeline import EPSILON_S, Spread, Timeline, TimingReport
 
 
 class SensorRig:
@@ -18,14 +19,25 @@ class SensorRig:
 
     Args:
         sensors: name -> sensor; names must not contain ``/``.
+        alignment: show what all sensors saw at one moment of capture (:mod:`sensors.alignment`); None = show of each
+            sensor what came last.
+
+    Raises:
+        SpecError: a bad name, or a sensor that says it may be interpolated and has pictures or counts.
     """
 
-    def __init__(self, sensors: Mapping[str, Sensor]) -> None:
+    def __init__(self, sensors: Mapping[str, Sensor], alignment: Alignment | None = None) -> None:
         for name in sensors:
             if not name or "/" in name:
                 raise SpecError("SensorRig", "sensor names without '/'", repr(name), "Rename the sensor.")
         self._sensors = dict(sensors)
-        self._timelines = {name: Timeline(name, s.timing, s.space) for name, s in self._sensors.items()}
+        self._alignment = alignment
+        self._timelines = {
+            name: Timeline(name, s.timing, s.space, keep_s(alignment, s.timing)) for name, s in self._sensors.items()
+        }
+        self._skew = Spread()
+        self._complete = 0
+        self._noted_s: float | None = None  # the last moment that was observed
         self._disabled: frozenset[str] = frozenset()
         self._open = False
 
@@ -64,6 +76,18 @@ class SensorRig:
         """Name -> frames dropped and frames masked as corrupt since reset."""
         return {n: {"dropped": t.dropped, "corrupt": t.corrupt} for n, t in self._timelines.items()}
 
+    def timing_report(self) -> TimingReport:
+        """Latency of every sensor, and skew of what was observed, since reset."""
+        timelines = self._timelines
+        return TimingReport(
+            latency_s={name: timeline.latency.quantiles() for name, timeline in timelines.items()},
+            skew_s=self._skew.quantiles(),
+            dropped={name: timeline.dropped for name, timeline in timelines.items()},
+            corrupt={name: timeline.corrupt for name, timeline in timelines.items()},
+            complete=self._complete,
+            aligned=self._alignment is not None,
+        )
+
     def disable(self, names: frozenset[str]) -> None:
         """Act as if these sensors were unplugged: they are not read, and their frames are ``valid=False``.
 
@@ -95,6 +119,7 @@ class SensorRig:
         """
         if not self._open:
             raise SensorError("SensorRig.reset", "an open rig", "a closed one", "Call open(world) first.")
+        self._skew, self._complete, self._noted_s = Spread(), 0, None
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         for name, sensor in self._sensors.items():
             # Below the root's own key: sequences spawned from one parent share its entropy and differ only in the key.
@@ -126,8 +151,26 @@ class SensorRig:
             timeline.push(now_s, None)
 
     def observe(self, now_s: float) -> Observation:
-        """What all sensors show at ``now_s``. Calling it twice gives the same answer."""
-        return Observation(now_s, {name: timeline.stream(now_s) for name, timeline in self._timelines.items()})
+        """What can be seen of all sensors at ``now_s``. Calling it twice gives the same answer.
+
+        Without an alignment, that is what came last of each sensor; with one, what they saw at one moment of capture.
+        Either way ``age_s`` says when the data are from.
+        """
+        if self._alignment is None:
+            streams = {name: timeline.stream(now_s) for name, timeline in self._timelines.items()}
+        else:
+            streams = align(self._timelines, self._alignment, now_s)
+        if now_s != self._noted_s:
+            self._note(now_s, streams)
+        return Observation(now_s, streams)
+
+    def _note(self, now_s: float, streams: Mapping[str, Stream]) -> None:
+        """Count a moment for the report, once."""
+        self._noted_s = now_s
+        ages = [stream.age_s.item(-1) for stream in streams.values() if stream.valid.item(-1)]
+        if ages:
+            self._skew.add(max(ages) - min(ages))
+        self._complete += len(ages) == len(streams) - len(self._disabled)
 
     def close(self) -> None:
         """Close every sensor. May be called twice."""

@@ -16,8 +16,10 @@ COMMANDS = {
     "train": ("perceive.cli.train", "train a policy from demonstrations, or by reinforcement learning"),
     "evaluate": ("perceive.cli.evaluate", "measure a trained policy on held-out seeds"),
     "run": ("perceive.cli.run", "drive a robot with a trained policy, in real time"),
+    "record": ("perceive.cli.record", "record every frame of a robot's sensors into one file"),
     "view": ("perceive.cli.view", "show an episode or a live environment"),
     "demo": ("perceive.cli.demo", "the main job: collect, train and evaluate Lift, and write a report"),
+    "calibrate": ("perceive.cli.calibrate", "find a camera's intrinsics, and where it is on or beside a robot"),
     "doctor": ("perceive.cli.doctor", "say what works on this machine and how to fix what does not"),
     "results": ("perceive.cli.results", "write RESULTS.md from results/*.json"),
 }

@@ -8,11 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+from sensors.video_devices import find_video_devices
 
 EXTRAS = {  # import name -> (extra, what it is for)
     "rerun": ("viewer", "live 3D viewing by `perceive view`"),
@@ -146,8 +148,13 @@ def check_extras() -> list[Check]:
 
 
 def check_cameras(devices: Path = Path("/dev")) -> list[Check]:
-    """Video devices and whether this user may open them."""
-    return [_access("cameras", sorted(devices.glob("video[0-9]*")), "video", "no /dev/video*; plug a USB camera in")]
+    """Video devices, whether this user may open them, and by what a config can name those that give pictures."""
+    nodes = sorted(devices.glob("video[0-9]*"))
+    access = _access("cameras", nodes, "video", "no /dev/video*; plug a USB camera in")
+    if access.state is not State.WORKS:
+        return [access]
+    named = [str(device) for device in find_video_devices() if device.capture]
+    return [replace(access, detail="; ".join(named) or access.detail)]
 
 
 def check_serial(devices: Path = Path("/dev")) -> list[Check]:
@@ -161,8 +168,8 @@ def check_realsense() -> list[Check]:
     if find_spec("pyrealsense2") is None:
         return []
     code = (
-        "import pyrealsense2 as rs; devices = rs.context().query_devices(); "
-        "print(*(d.get_info(rs.camera_info.name) for d in devices), sep=', ')"
+        "from sensors.realsense_devices import find; "
+        "print(*(f'{c.name}, serial {c.serial}, firmware {c.firmware}, USB {c.usb}' for c in find()), sep='; ')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     names = done.stdout.strip()

@@ -13,8 +13,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from perceive.cli.schema_calibrate import CalibrateSchema
 from perceive.cli.schema_demo import DemoSchema
 from perceive.cli.schema_parts import Component, NoiseSchema, TrainSettingsSchema
+from perceive.cli.schema_record import RecordSchema
 from perceive.cli.schema_run import RunSchema
 
 
@@ -180,7 +182,9 @@ SCHEMAS: dict[str, type] = {
     "train": TrainSchema,
     "evaluate": EvaluateSchema,
     "run": RunSchema,
+    "record": RecordSchema,
     "view": ViewSchema,
+    "calibrate": CalibrateSchema,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensors.alignment import align
 from sensors.errors import SpecError
 from sensors.observation import MAX_AGE_S, Stream
 from sensors.rig import SensorRig
 from sensors.spec import box
-from sensors.timeline import EPSILON_S, Timeline, Timing
+from sensors.timeline import EPSILON_S, FUTURE_S, Quantiles, Spread, Timeline, Timing
+from tests.benchmarks.bench_skew import SPACE, TimeFrame
 from tests.fake_world import FakeWorld
 from tests.sensors.clock_sensor import PHYSICS_HZ, ClockFrame, ClockSensor, ramp
+from tests.sensors.test_alignment import RULE, every, live, playing, rig_of, seen_at
 
 
 def _rig(timing: Timing, **faults: Any) -> tuple[SensorRig, FakeWorld, ClockSensor]:
@@ -253,3 +257,68 @@ def test_wrong_frames_are_named() -> None:
 def test_timing_refuses_nonsense(wrong: dict[str, float]) -> None:
     with pytest.raises(SpecError, match=next(iter(wrong))):
         Timing(**({"rate_hz": 12.0} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stamp_s", [2.0, 1.0 + 2 * FUTURE_S, float("nan"), float("inf")])
+def test_a_frame_from_the_future_is_masked_and_does_not_stay(stamp_s: float) -> None:
+    """A wild stamp would otherwise be the newest frame until its time has come, and say that it is fresh."""
+    timeline = _timeline(Timing(rate_hz=10.0, live=True, history=2))
+    timeline.push(0.95, _frame(0.9))
+    timeline.push(1.0, _frame(stamp_s, clock_s=0.95))
+    assert timeline.corrupt == 1
+    np.testing.assert_array_equal(timeline.stream(1.0).valid, [True, False])
+    timeline.push(1.1, _frame(1.05))
+    timeline.push(1.2, _frame(1.15))
+    np.testing.assert_allclose(timeline.stream(1.2).data["clock_s"][:, 0], [1.05, 1.15])
+
+
+def test_a_stamp_within_the_error_of_a_clock_map_is_now() -> None:
+    timeline = _timeline(Timing(rate_hz=10.0, live=True))
+    timeline.push(1.0, _frame(1.0 + 0.5 * FUTURE_S))
+    assert timeline.corrupt == 0
+    assert timeline.stream(1.0).valid[0]
+    assert timeline.stream(1.0).age_s[0] == 0.0
+
+
+@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=300), st.floats(1e-5, 1.0))
+def test_quantiles_without_keeping_numbers_are_right_to_one_percent(values: list[float], scale: float) -> None:
+    spread, scaled = Spread(), [scale * value for value in values]
+    for value in scaled:
+        spread.add(value)
+    got = spread.quantiles()
+    assert (got.count, got.max_s) == (len(values), max(scaled))
+    for share, found in ((0.5, got.p50_s), (0.99, got.p99_s)):
+        true = sorted(scaled)[max(int(np.ceil(share * len(scaled))) - 1, 0)]
+        assert found == pytest.approx(true, rel=0.0101, abs=1e-6)
+
+
+def test_quantiles_take_a_fixed_amount_of_memory() -> None:
+    spread = Spread()
+    assert spread.quantiles() == Quantiles(0, 0.0, 0.0, 0.0)
+    for value in np.random.default_rng(0).uniform(-3, 6, 50_000):
+        spread.add(10.0**value)
+    assert len(spread._bins) < 1500
+    assert spread.quantiles().p50_s == pytest.approx(10**1.5, rel=0.1)
+
+
+def test_what_an_aligned_rig_forgets_is_never_missed_and_memory_is_bounded() -> None:
+    """A rig that keeps everything shows the same."""
+    given_frames = {
+        "camera": (live(30.0, history=2), every(30.0, 0.08, 6.0, lost=range(20, 25))),
+        "state": (live(500.0, state=True, history=4), every(500.0, 0.01, 6.0, lost=range(900, 1000))),
+    }
+    rig = rig_of({name: playing(timing, frames) for name, (timing, frames) in given_frames.items()})
+    for step, now_s in enumerate(np.arange(0.0, 5.9, 0.021).tolist()):
+        streams = seen_at(rig, now_s)
+        if step % 7:
+            continue
+        whole = {name: Timeline(name, timing, SPACE, 1e6) for name, (timing, _) in given_frames.items()}
+        for name, (_, frames) in given_frames.items():
+            whole[name].reset(0.0, np.random.default_rng(0))
+            for _, stamp_s in itertools.takewhile(lambda frame, now_s=now_s: frame[0] <= now_s + 1e-9, frames):
+                if stamp_s > now_s - 0.7:
+                    whole[name].push(now_s, TimeFrame(stamp_s=stamp_s, time_s=np.array([stamp_s])))
+        for name, stream in align(whole, RULE, now_s).items():
+            _assert_same(streams[name], stream)
+    assert len(rig._timelines["state"]._instants) < 2 * 500 * 0.4
+    assert len(rig._timelines["camera"]._instants) < 2 * 30 * 0.4
