@@ -118,7 +118,11 @@ def test_a_mount_loads_as_a_sensors_mount(mounting: Mounting, link: str | None, 
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_beside(tmp_path / "a", "first")
+    held = (tmp_path / "a").open()  # whoever reads the old file goes on reading it
     write_beside(tmp_path / "a", "before")
+    assert held.read() == "first"
+    held.close()
 
     def full(_number: int) -> None:
         raise OSError(28, "No space left on device")
@@ -311,12 +315,12 @@ class AlternatingCamera(Device):
 
 def test_live_views_are_taken_at_rest_and_where_the_board_was_not() -> None:
     renderer = BoardRenderer(BOARD, LENS)
-    places = [renderer.render(pose((-0.12 + x, -0.09, 0.5))) for x in (-0.04, -0.03, -0.02, 0.06)]
+    places = [renderer.render(pose((-0.12 + x, -0.09, 0.5))) for x in (-0.04, -0.02, 0.01, 0.06)]
     empty = np.full((240, 320), 90, np.uint8)
     sensor = ScriptedSensor(
         (empty, 2),
         (places[0], 4),  # rests: a view, and no second one of the same
-        (places[1], 1),  # moves
+        (places[1], 1),  # moves, also to where a view would be new
         (None, 2),
         (places[2], 1),
         (places[3], 1),

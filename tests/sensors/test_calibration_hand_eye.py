@@ -179,16 +179,20 @@ def test_a_bumped_robot_is_left_out_by_name() -> None:
     assert all(fit.used for fit in calibrate_hand_eye(views, poses, BOARD, LENS, Mounting.EYE_IN_HAND).fits)
 
 
-def test_a_few_wrong_corners_do_little() -> None:
+def test_wrong_corners_do_little() -> None:
+    """Two corners in every view are read 6 px to the right; least squares would follow them."""
     views, poses = scene(Mounting.EYE_TO_HAND, 12, 4, 0.2)
-    clean = calibrate_hand_eye(views, poses, BOARD, LENS, Mounting.EYE_TO_HAND)
-    pixels = views[3].corners.pixels.copy()
-    pixels[7] += 8.0
-    spoilt = [*views]
-    spoilt[3] = replace(views[3], corners=Corners(views[3].corners.ids, pixels))
+    rng = np.random.default_rng(0)
+    spoilt = []
+    for view in views:
+        pixels = view.corners.pixels.copy()
+        pixels[rng.choice(len(pixels), 2, replace=False), 0] += 6.0
+        spoilt.append(replace(view, corners=Corners(view.corners.ids, pixels)))
     found = calibrate_hand_eye(spoilt, poses, BOARD, LENS, Mounting.EYE_TO_HAND)
     assert all(fit.used for fit in found.fits)
-    assert errors(found.carrier_from_camera, clean.carrier_from_camera)[0] < 1e-3
+    off_m, off_rad = errors(found.carrier_from_camera, CAMERA)
+    assert off_m < 4e-4
+    assert off_rad < 5e-4
 
 
 @pytest.mark.parametrize("mounting", Mounting)

@@ -190,13 +190,19 @@ def test_the_first_sweep_of_an_episode_is_taken_at_rest() -> None:
     np.testing.assert_allclose(in_base(lidar.read(1 / 12))[:, 2], 0.0, atol=1e-5)
 
 
-def test_reading_again_at_the_same_moment_gives_the_same_rays() -> None:
-    world = FakeWorld()
-    lidar = opened(world, SolidStatePattern(40.0, 200, 0.08), link=TOOL)
-    world.base_from_tool = _tool_at(0.0)
-    lidar.read(0.0)
-    world.base_from_tool = _tool_at(0.05)
-    np.testing.assert_array_equal(lidar.read(0.05).xyz_m, lidar.read(0.05).xyz_m)
+def test_reading_again_at_the_same_moment_counts_the_later_pose() -> None:
+    frames = []
+    for poses in ((0.05,), (0.05, 0.05), (0.08, 0.05)):
+        world = FakeWorld()
+        lidar = opened(world, SolidStatePattern(40.0, 200, 0.08), link=TOOL)
+        world.base_from_tool = _tool_at(0.0)
+        lidar.read(0.0)
+        for when_s in poses:
+            world.base_from_tool = _tool_at(when_s)
+            frame = lidar.read(0.05)
+        frames.append(frame)
+    for again in frames[1:]:
+        np.testing.assert_array_equal(frames[0].xyz_m, again.xyz_m)
 
 
 def test_poses_of_the_past_are_forgotten() -> None:

@@ -58,14 +58,16 @@ def test_what_is_sent_comes_once_and_in_order(source: UdpSource) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps packets for everybody")
 def test_a_packet_arrives_when_the_kernel_gets_it_not_when_it_is_read(source: UdpSource) -> None:
     before_s, before_wall_s = host_now_s(), time.time()
-    send(b"early", source.port)
+    for number in range(10):
+        send(bytes([number]), source.port)
     after_s, after_wall_s = host_now_s(), time.time()
-    time.sleep(0.1)
-    packet = source.receive(5.0)
-    assert packet is not None
-    assert packet.kernel_s is not None
-    assert before_wall_s - 0.001 < packet.kernel_s < after_wall_s + 0.001
-    assert before_s - 0.001 < packet.arrived_s < after_s + 0.001
+    time.sleep(0.2)
+    packets = [packet for _ in range(10) if (packet := source.receive(5.0)) is not None]
+    for packet in packets:
+        assert packet.kernel_s is not None
+        assert before_wall_s - 0.001 < packet.kernel_s < after_wall_s + 0.001
+    # A thread that is held up between reading the two clocks makes a packet late, never early; not ten times in a row.
+    assert before_s - 0.001 < min(packet.arrived_s for packet in packets) < after_s + 0.001
 
 
 def test_others_are_not_listened_to() -> None:

@@ -291,6 +291,7 @@ def test_frames_have_their_own_memory_and_lie_in_the_space(port: TwinPort) -> No
         check_array(name, value, part)  # type: ignore[arg-type]
         assert part.contains(value.astype(part.dtype))
         assert not np.shares_memory(value, frames[1].arrays()[name])
+        assert value.base is None or isinstance(value.base, np.ndarray), "a buffer of the SDK, which has few"
     device.close()
 
 
