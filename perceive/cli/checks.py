@@ -19,6 +19,7 @@ from sensors.video_devices import find_video_devices
 EXTRAS = {  # import name -> (extra, what it is for)
     "rerun": ("viewer", "live 3D viewing by `perceive view`"),
     "pyrealsense2": ("realsense", "Intel RealSense depth cameras"),
+    "velodyne_decoder": ("lidar", "Velodyne LiDARs"),
 }
 LOW_DISK_GIB = 5.0
 

@@ -83,6 +83,7 @@ def trial(seed: int, settings: argparse.Namespace, board: Board, renderer: Board
         off = view.corners.pixels - lens.project(transform_points(seen[number], board.corners_m[view.corners.ids]))
         samples["detected u"] += off[:, 0].tolist()
         samples["detected v"] += off[:, 1].tolist()
+    samples["tried"].append(len(seen))
     samples["missed"].append(len(seen) - len(kept))
     note_lens(samples, "intrinsics, corner noise", calibrate_intrinsics(corners, board), lens)
     camera = calibrate_intrinsics(pictures, board)
@@ -131,7 +132,7 @@ def figures_of(samples: Samples) -> dict[str, Figure | float]:
     out["bias of detected corners in rendered pictures"] = Figure(bias, "px", n=count, at_most=0.05)
     spread = float(np.sqrt(np.mean(np.square(samples["detected u"] + samples["detected v"]))))
     out["error of detected corners, root mean square of each coordinate"] = Figure(spread, "px", n=count)
-    out["pictures in which the board was not found"] = Figure(sum(samples["missed"]), n=len(samples["missed"]))
+    out["pictures in which the board was not found"] = Figure(sum(samples["missed"]), n=int(sum(samples["tried"])))
     return out
 
 

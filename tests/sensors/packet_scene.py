@@ -238,7 +238,7 @@ class OusterModel:
         pixels, near, far = b"", [], []
         for row in range(self.rows):
             first_mm, last_mm = round(1000 * (near_m[row] + n)), round(1000 * (far_m[row] + n))
-            bright = 30 + 10 * row
+            bright = (30 + 10 * row) % 256
             two = last_mm > first_mm
             if self.profile == "RNG19_RFL8_SIG16_NIR16_DUAL":
                 word = struct.pack("<I", first_mm | bright << 24) + struct.pack("<I", (last_mm | 9 << 24) if two else 0)
