@@ -154,6 +154,7 @@ class LiveSensor(Sensor):
         self._lost: SensorError | None = None
         self._failure: BaseException | None = None
         self._overflowed = 0
+        self._unclocked = 0
         self._reconnects = 0
 
     @property
@@ -168,8 +169,13 @@ class LiveSensor(Sensor):
 
     @property
     def counts(self) -> dict[str, int]:
-        """What went wrong since ``open``: ``overflowed`` frames, ``reconnects``, and the device's own counts."""
-        return {"overflowed": self._overflowed, "reconnects": self._reconnects, **self._device.counts}
+        """What went wrong since ``open``, and the device's own counts.
+
+        ``overflowed``: frames that nobody read in time; ``unclocked``: frames whose stamp cannot be right;
+        ``reconnects``: how often the device came back.
+        """
+        own = {"overflowed": self._overflowed, "unclocked": self._unclocked, "reconnects": self._reconnects}
+        return {**own, **self._device.counts}
 
     @property
     def clock(self) -> ClockMap:
@@ -190,7 +196,8 @@ class LiveSensor(Sensor):
         self.close()
         self._device.open()
         self._world = world
-        self._lost, self._failure, self._overflowed, self._reconnects = None, None, 0, 0
+        self._lost, self._failure = None, None
+        self._overflowed = self._unclocked = self._reconnects = 0
         self._clock = ClockMap()
         self._poses.clear()
         self._frames.clear()
@@ -271,7 +278,9 @@ class LiveSensor(Sensor):
     def _take(self, captured: Captured) -> None:
         frame = captured.frame
         if captured.device_clock:
-            self._clock.update(frame.stamp_s, captured.arrived_s)
+            if not self._clock.update(frame.stamp_s, captured.arrived_s):
+                self._unclocked += 1  # nobody knows when it was captured
+                return
             frame = replace(frame, stamp_s=self._clock.host_s(frame.stamp_s) - self._latency_s)
         with self._lock:
             if len(self._frames) == self._frames.maxlen:

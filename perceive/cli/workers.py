@@ -86,7 +86,7 @@ def play(env: RobotEnv, config: Mapping[str, Any], seed: int) -> Attempt:
         over = terminated or truncated
     success = bool(info["is_success"])
     if success or config["keep_failures"]:
-        writer.finish(success)
+        writer.finish(success, env.rig.timing_report())
     return Attempt(seed, success, len(writer))
 
 

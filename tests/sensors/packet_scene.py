@@ -295,14 +295,20 @@ def pcap(frames: Iterable[tuple[float, bytes]], *, link: int = 1, order: str = "
     return data
 
 
-def pcapng(frames: Iterable[tuple[float, bytes, int]], *, links: Sequence[int] = (1,), order: str = "<") -> bytes:
-    """A pcapng file of (seconds since 1970, frame, number of its interface), with nanosecond stamps."""
+def pcapng(
+    frames: Iterable[tuple[float, bytes, int]], *, links: Sequence[int] = (1,), order: str = "<", offset_s: int = 0
+) -> bytes:
+    """A pcapng file of (seconds since 1970, frame, number of its interface), with nanosecond stamps.
+
+    The stamps count from ``offset_s``, as the interfaces tell.
+    """
     data = _block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
     for link in links:
-        options = struct.pack(order + "HHB3x", 9, 1, 9) + struct.pack(order + "HH", 0, 0)
+        options = struct.pack(order + "HHB3x", 9, 1, 9) + struct.pack(order + "HHq", 14, 8, offset_s)
+        options += struct.pack(order + "HH", 0, 0)
         data += _block(order, 1, struct.pack(order + "HHI", link, 0, 0) + options)
     for time_s, frame, interface in frames:
-        stamp = round(time_s * 1e9)
+        stamp = round((time_s - offset_s) * 1e9)
         head = struct.pack(order + "IIIII", interface, stamp >> 32, stamp & 0xFFFFFFFF, len(frame), len(frame))
         data += _block(order, 6, head + frame + bytes(-len(frame) % 4))
     return data

@@ -144,7 +144,7 @@ def test_an_unplugged_device_is_masked_within_a_tick_and_comes_back(sensor: Live
     device.give(2, host_now_s())
     eventually(lambda: bool(_shown(rig)[0]))
     assert _shown(rig)[1] == 2.0
-    assert sensor.counts == {"overflowed": 0, "reconnects": 1, "broken": 7}
+    assert sensor.counts == {"overflowed": 0, "unclocked": 0, "reconnects": 1, "broken": 7}
     rig.close()
 
 

@@ -201,7 +201,7 @@ def test_every_kind_of_link(link: int, head: bytes) -> None:
 def test_a_pcapng_with_two_cards(order: str) -> None:
     body = struct.pack(">HHHH", 1, 2368, 8 + 3, 0) + b"raw"
     frames = [(BEGIN_S, udp_frame(b"wired", 2368), 0), (BEGIN_S + 1e-6, ip_packet(body), 1)]
-    once = pcapng(frames, links=(1, 101), order=order)
+    once = pcapng(frames, links=(1, 101), order=order, offset_s=1_600_000_000)
     got, counts = read(once)
     assert [one.payload for one in got] == [b"wired", b"raw"]
     assert [one.time_s for one in got] == pytest.approx([BEGIN_S, BEGIN_S + 1e-6], abs=3e-7)
@@ -230,8 +230,9 @@ def test_what_else_is_in_a_capture_is_counted() -> None:
     tcp[14 + 9] = 6
     lying = bytearray(udp_frame(b"y" * 30, 2368))
     lying[14 + 20 + 4 : 14 + 20 + 6] = struct.pack(">H", 5000)  # UDP length beyond the packet
-    good = udp_frame(b"good", 2368)
-    data = pcap([(BEGIN_S, frame) for frame in (bytes(tcp), bytes(lying), b"", b"\0" * 13, good)])
+    good = bytearray(udp_frame(b"good, and more", 2368))
+    good[14 + 20 + 4 : 14 + 20 + 6] = struct.pack(">H", 8 + 4)  # UDP length short of the packet
+    data = pcap([(BEGIN_S, bytes(frame)) for frame in (tcp, lying, b"", b"\0" * 13, good)])
     cut = struct.pack("<IIII", 1_700_000_001, 0, 40, 60) + good[:40]  # tcpdump -s 40
     got, counts = read(data + cut + struct.pack("<IIII", 1_700_000_002, 0, 60, 60) + good[:17])
     assert [one.payload for one in got] == [b"good"]

@@ -166,7 +166,7 @@ def test_a_device_of_a_recording_fits_a_live_sensor_with_its_own_timing(tmp_path
     back = sensor.read(host_now_s())
     assert back is not None
     np.testing.assert_array_equal(back.arrays()["base_from_sensor"], frame.base_from_sensor)  # no mount but identity
-    assert sensor.counts == {"overflowed": 0, "reconnects": 0, "lost_bytes": 0}
+    assert sensor.counts == {"overflowed": 0, "unclocked": 0, "reconnects": 0, "lost_bytes": 0}
     sensor.close()
 
 
