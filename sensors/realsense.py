@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -117,6 +118,7 @@ class RealSense(Device):
         self._bag, self._real_time, self._loop = bag, real_time, loop
         self._context = context
         self._session: _Session | None = None
+        self._letting_go: Callable[[], object] = ExitStack().close
         self._ended = False  # the recording
         self._patience_s = START_S  # silence that is left before the camera counts as lost
         self._host_stamps = 0
@@ -168,6 +170,8 @@ class RealSense(Device):
                 raise SensorError("RealSense.open", "a camera that streams", str(error), fix) from error
         self._ended = False
         self._patience_s = START_S
+        # A program that fails, or ends without closing, must not hang in the SDK's destructors.
+        self._letting_go = weakref.finalize(self, self._session.closing.close)
 
     def wait(self, timeout_s: float) -> Captured | None:
         session = self._opened("wait")
@@ -190,7 +194,7 @@ class RealSense(Device):
         if session is not None:
             for name, count in session.pairs.counts.items():
                 self._pair_counts[name] += count
-            session.closing.close()
+            self._letting_go()
 
     # -- opening ----------------------------------------------------------------------------------------------------
 

@@ -92,9 +92,12 @@ def test_a_rig_of_live_sensors_is_recorded(tmp_path: Path) -> None:
     back = [item.frame.arrays()["force_N"].tobytes() for item in recording.frames()]
     given = [item.frame.arrays()["force_N"].tobytes() for item in source.frames()]
     assert len(back) > 10
-    start = given.index(back[0])  # what came before the first tick is forgotten by the rig's reset
-    assert back == given[start : start + len(back)], "in order, none twice, none missing"
-    assert recording.closing["sensors"]["wrist"]["counts"]["overflowed"] == 0
+    counts = recording.closing["sensors"]["wrist"]["counts"]
+    assert counts["overflowed"] == 0
+    # What came before the first tick is forgotten by the rig's reset. On a machine that stalls, a stamp may look wrong.
+    places = [given.index(frame) for frame in back]
+    assert places == sorted(set(places)), "in order, none twice"
+    assert places[-1] - places[0] + 1 - len(back) <= counts["unclocked"], "none missing but those that are counted"
     assert recording.closing["rig"] == {"wrist": {"dropped": 0, "corrupt": 0}}
     ages = [item.read_s - item.frame.stamp_s for item in recording.frames()]
     assert min(ages) >= 0
