@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, final
 
 import numpy as np
@@ -232,7 +232,7 @@ class RealSense(Device):
             sensors[index].start(syncer)
             closing.callback(_quietly, sensors[index].stop)
         if playback is not None:
-            closing.callback(_quietly, partial(_pause, playback, syncer))
+            closing.callback(_pauser(playback, syncer))
             playback.resume()
         lens = colour.get_intrinsics()
         calibration = Calibration(
@@ -314,17 +314,29 @@ class RealSense(Device):
         return SensorLost(f"RealSense {name}", "a camera that streams", got, "Check its cable and its USB port.")
 
 
-def _pause(playback: Any, syncer: Any) -> None:
-    """Hold a recording, so that its sensors can be stopped.
+def _pauser(playback: Any, syncer: Any) -> Callable[[], None]:
+    """What holds a recording, so that its sensors can be stopped.
 
     When it does not play in real time, its threads wait for a place in the syncer; the SDK's ``pause`` waits for them,
-    and its ``stop`` even with Python's lock in its hand.
+    and its ``stop`` even with Python's lock in its hand. So one thread pauses and another one makes place. It is made
+    beforehand, since none can be when Python ends.
     """
-    pausing = Thread(target=playback.pause, name="RealSense pause")
-    pausing.start()
-    came = True
-    while came or pausing.is_alive():
-        came, _ = syncer.try_wait_for_frames(20)
+    asked = Event()
+
+    def pause() -> None:
+        asked.wait()
+        _quietly(playback.pause)
+
+    thread = Thread(target=pause, name="RealSense pause", daemon=True)
+    thread.start()
+
+    def hold() -> None:
+        asked.set()
+        came = True
+        while came or thread.is_alive():
+            came, _ = syncer.try_wait_for_frames(20)
+
+    return hold
 
 
 def _quietly(step: Callable[[], None]) -> None:

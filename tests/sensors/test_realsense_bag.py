@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -126,6 +128,19 @@ def test_the_hosts_clock_of_a_recording_is_a_devices(tmp_path: Path) -> None:
         [frame.stamp_s for frame in play(device)], 50.0 + np.arange(4) * PERIOD_S - 0.004321, rtol=0, atol=1e-6
     )
     device.close()
+
+
+def test_a_program_that_fails_while_it_plays_ends(bag: str) -> None:
+    code = f"""
+from sensors.realsense import RealSense
+from sensors.realsense_settings import Mode
+device = RealSense(colour=Mode(64, 48, 30), depth=Mode(64, 48, 30), bag={bag!r}, real_time=False)
+device.open()
+device.wait(20.0)
+raise SystemExit("over")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (1, "over")
 
 
 def test_recordings_that_cannot_be_played(bag: str, tmp_path: Path) -> None:
