@@ -1,18 +1,15 @@
-"""PerceptionModel: encoders, one trunk, heads. Wiring checks, forward, loss, saving and loading."""
+"""PerceptionModel: encoders, one trunk, heads. Wiring checks, forward and loss."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from perceive.batch import Batch
@@ -20,20 +17,18 @@ from perceive.build import Resolved, build
 from perceive.encoders.base import Encoder
 from perceive.geometry import full_precision, widened
 from perceive.heads.base import Head, HeadContext
-from perceive.hub import local_folder, upload
+from perceive.model_base import Model, decayed
 from perceive.normalize import FieldStats
+from perceive.saved import Description, fill, read_model
 from perceive.tokens import Tokens, join
 from perceive.trunk import Trunk
 from perceive.wiring import check_config, check_shapes
 from sensors.action import ActionSpec
-from sensors.errors import DataError, WiringError, nearest
-from sensors.spec import space_from_json, space_to_json
-
-FORMAT = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+from sensors.errors import WiringError, nearest
 
 
-class PerceptionModel(nn.Module):
+@final
+class PerceptionModel(Model):
     """Sensor frames -> tokens -> shared trunk -> head results.
 
     Built from parts, or from a config by :meth:`from_config` (which can then be saved).
@@ -67,7 +62,6 @@ class PerceptionModel(nn.Module):
                 "PerceptionModel.origin", "a sensor with an encoder", f"'{origin}'", nearest(origin, encoders)
             )
         self._origin = origin
-        self._config: dict[str, Any] | None = None
         self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}  # what from_config was told; sensor -> field -> T, ...
         self.encoders = nn.ModuleDict(encoders)
         self.trunk = trunk
@@ -132,27 +126,8 @@ class PerceptionModel(nn.Module):
             name: {f: (history[name], *(p.shape or ())) for f, p in sensor_spaces[name].spaces.items()}
             for name in encoders
         }
-        model._config = {
-            "format": FORMAT,
-            "model": plain,
-            "sensor_spaces": {name: space_to_json(space) for name, space in sensor_spaces.items()},
-            "history": dict(history),
-            "action": None if action_spec is None else action_spec.to_json(),
-        }
+        model.describe(Description(plain, sensor_spaces, history, action_spec))
         return model
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Everything that is needed to build this model again.
-
-        Raises:
-            WiringError: the model was put together by hand.
-        """
-        if self._config is None:
-            raise WiringError(
-                "PerceptionModel.config", "a model made by from_config", "one built by hand", "Use from_config."
-            )
-        return self._config
 
     @property
     def sensor_names(self) -> tuple[str, ...]:
@@ -160,10 +135,8 @@ class PerceptionModel(nn.Module):
         return tuple(self.encoders)
 
     @property
-    def action_spec(self) -> ActionSpec | None:
-        """What the action heads' numbers mean."""
-        data = self.config["action"]
-        return None if data is None else ActionSpec.from_json(data)
+    def head_names(self) -> tuple[str, ...]:
+        return tuple(self.heads)
 
     def encode(self, batch: Batch) -> Tokens:
         """All sensors' tokens [B, N, D] before the trunk, clean, one group per sensor."""
@@ -236,37 +209,7 @@ class PerceptionModel(nn.Module):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer groups: matrices decay; biases, norms, embeddings and readouts do not. Frozen ones are left out."""
-        decay: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                bare = (
-                    parameter.ndim < 2 or name.startswith(("sensor_embedding", "readouts")) or name.endswith(".index")
-                )
-                (plain if bare else decay).append(parameter)
-        return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors`` beside and rename them into place."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        part = folder / f".{WEIGHTS_FILE}.part"
-        save_file(state, part)
-        part.replace(folder / WEIGHTS_FILE)
-        part = folder / f".{CONFIG_FILE}.part"
-        part.write_text(json.dumps(self.config, indent=1))
-        part.replace(folder / CONFIG_FILE)
-        return folder
-
-    def push_to_hub(self, repository: str, private: bool = False) -> str:
-        """Save to the Hugging Face hub as ``owner/name``; returns the address. Needs network and ``hf auth login``.
-
-        Raises:
-            DataError: the repository cannot be written.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            return upload(self.save_pretrained(folder), repository, (CONFIG_FILE, WEIGHTS_FILE), private)
+        return decayed(self, weight_decay, ("sensor_embedding", "readouts", ".index"))
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: str = "cpu", allow: Sequence[str] = ()) -> PerceptionModel:
@@ -281,36 +224,9 @@ class PerceptionModel(nn.Module):
             DataError: a file is missing, damaged, or of another format.
             WiringError: the config names a class that is not allowed.
         """
-        folder = local_folder(folder, (CONFIG_FILE, WEIGHTS_FILE))
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-            state = load_file(folder / WEIGHTS_FILE, device=device)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(
-                str(folder), f"{CONFIG_FILE} and {WEIGHTS_FILE}", str(error), "Copy or train the model again."
-            ) from error
-        found = config.get("format") if isinstance(config, dict) else None
-        if found != FORMAT:
-            raise DataError(str(folder), f"format {FORMAT}", f"{found}", "Load it with the version that wrote it.")
-        try:
-            read = {name: space_from_json(data) for name, data in config["sensor_spaces"].items()}
-            action = None if config["action"] is None else ActionSpec.from_json(config["action"])
-            parts, history = config["model"], config["history"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{folder / CONFIG_FILE}", "what save_pretrained wrote", repr(error), "Copy or train the model again."
-            ) from error
-        sensor_spaces = {name: space for name, space in read.items() if isinstance(space, spaces.Dict)}
-        model = PerceptionModel.from_config(parts, sensor_spaces, history, action, allow)
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise DataError(
-                str(folder),
-                "weights that fit the config",
-                str(error).splitlines()[0],
-                "The files belong to different models.",
-            ) from error
+        place, was, state = read_model(folder, device)
+        model = PerceptionModel.from_config(was.plan, was.sensor_spaces, was.history, was.action_spec, allow)
+        fill(model, state, place)
         return model.to(device).eval()
 
     def _origin_of(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Checkpoints: a folder per step, written beside and renamed, with a checksum of every file.
 
 checkpoints/step_000500/
-  model/           the weights as trained: config.json, model.safetensors (PerceptionModel.from_pretrained reads it)
+  model/           the weights as trained: config.json, model.safetensors (perceive.loading.load_model reads it)
   ema/             the averaged weights, the same way
   optimizer.pt     tensors and numbers only (torch.load with weights_only=True)
   state.json       step, settings, config, versions, sensor schema, running sums of the log
@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from perceive.model import PerceptionModel
+from perceive.loading import load_model
+from perceive.model_base import Model
 from sensors.errors import DataError
 from sensors.spec import Json
 
@@ -50,9 +51,9 @@ class Checkpoint:
         """Training steps done."""
         return int(self.state["step"])
 
-    def model(self, use_ema: bool = True, device: str = "cpu") -> PerceptionModel:
+    def model(self, use_ema: bool = True, device: str = "cpu") -> Model:
         """The model, in evaluation mode."""
-        return PerceptionModel.from_pretrained(self.path / ("ema" if use_ema else "model"), device)
+        return load_model(self.path / ("ema" if use_ema else "model"), device)
 
     def optimizer_state(self, device: torch.device | str) -> dict[str, Any]:
         """What ``optimizer.load_state_dict`` takes."""
@@ -63,8 +64,8 @@ class Checkpoint:
 def save_checkpoint(
     run_dir: str | Path,
     step: int,
-    model: PerceptionModel,
-    ema: PerceptionModel,
+    model: Model,
+    ema: Model,
     optimizer_state: Mapping[str, Any],
     state: Json,
     keep_last: int = 3,

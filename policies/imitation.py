@@ -1,4 +1,4 @@
-"""Imitation: train a PerceptionModel on episodes, resumable to the bit on CPU, on one process or many.
+"""Imitation: train a model on episodes, resumable to the bit on CPU, on one process or many.
 
 Every random number is a function of (seed, step): the order of the samples, the augmentation, dropout and the noise of
 the heads. So a run that was killed and goes on from its last checkpoint ends with the same weights, averaged weights
@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from perceive.batch import ActionTarget, Batch
-from perceive.model import PerceptionModel
+from perceive.model_base import Model
 from policies.checkpoint import Checkpoint, checkpoint_folders, latest, remove_leftovers, save_checkpoint
-from policies.dataset import EpisodeDataset
 from policies.logbook import Logbook
 from policies.optimisation import Averaged, learning_rate, make_optimizer, set_learning_rate
 from policies.sampling import SampleOrder, extend_digest, step_seed
 from policies.schema import schema_hash
 from policies.settings import TrainSettings, describe_changes
+from policies.training_data import TrainingData
 from policies.wiring import check_wiring
 from sensors.errors import DataError, PerceiveError, SpecError
 from sensors.spec import Json
@@ -70,8 +70,8 @@ class TrainResult:
 
 
 def train(
-    model: PerceptionModel,
-    dataset: EpisodeDataset,
+    model: Model,
+    dataset: TrainingData,
     settings: TrainSettings,
     run_dir: str | Path,
     *,
@@ -113,8 +113,8 @@ class _Loop:
 
     def __init__(
         self,
-        model: PerceptionModel,
-        dataset: EpisodeDataset,
+        model: Model,
+        dataset: TrainingData,
         settings: TrainSettings,
         run_dir: Path,
         augment: Augment | None,
@@ -318,7 +318,7 @@ class _Loop:
 class _Losses(nn.Module):
     """Makes the loss a forward pass, which is what data-parallel training wraps."""
 
-    def __init__(self, model: PerceptionModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 

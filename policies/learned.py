@@ -1,17 +1,23 @@
-"""LearnedPolicy: a PerceptionModel's action chunks, played by the clock."""
+"""LearnedPolicy: a model's action chunks, played by the clock."""
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from perceive.batch import collate
 from perceive.geometry import matrix_to_rotation_6d, rotation_6d_to_matrix
-from perceive.model import CONFIG_FILE, PerceptionModel
+from perceive.loading import load_model
+from perceive.model_base import Model
+from perceive.saved import CONFIG_FILE
 from policies.base import Policy
 from policies.checkpoint import find_checkpoint
 from policies.schema import check_observation_fits, ignored_sensors, model_sensors
@@ -43,16 +49,15 @@ class LearnedPolicy(Policy):
 
     def __init__(
         self,
-        model: PerceptionModel,
+        model: Model,
         head: str = "action",
         replan_s: float = 0.0,
         ensemble: bool = False,
         ensemble_decay: float = 0.01,
     ) -> None:
-        if head not in model.heads:
-            raise WiringError(
-                "LearnedPolicy", f"a head of the model {list(model.heads)}", f"'{head}'", nearest(head, model.heads)
-            )
+        known = model.head_names
+        if head not in known:
+            raise WiringError("LearnedPolicy", f"a head of the model {list(known)}", f"'{head}'", nearest(head, known))
         spec = model.action_spec
         if spec is None:
             raise WiringError(
@@ -86,19 +91,10 @@ class LearnedPolicy(Policy):
         Raises:
             DataError: none of these is at ``path``, or it is damaged.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise DataError(
-                str(path), "a folder with a trained model", "no such folder", "Check the path, or train first."
-            )
-        if (path / CONFIG_FILE).exists():
-            model = PerceptionModel.from_pretrained(path, device)
-        else:
-            model = find_checkpoint(path).model(use_ema, device)
-        return LearnedPolicy(model, head, replan_s, ensemble)
+        return LearnedPolicy(trained_model(path, device, use_ema), head, replan_s, ensemble)
 
     @property
-    def model(self) -> PerceptionModel:
+    def model(self) -> Model:
         """The model, in evaluation mode."""
         return self._model
 
@@ -145,17 +141,7 @@ class LearnedPolicy(Policy):
         return values
 
     def _check(self, observation: Observation) -> None:
-        shapes = {
-            name: {field: value.shape[1:] for field, value in stream.data.items()}
-            for name, stream in observation.streams.items()
-        }
-        check_observation_fits("LearnedPolicy", self._sensors, shapes, self._ignored)
-        for name in self._sensors:
-            steps, got = self._model.config["history"][name], len(observation.streams[name].valid)
-            if steps != got:
-                raise WiringError(
-                    f"LearnedPolicy, sensor '{name}'", f"a history of {steps}", f"{got}", "Change the rig's history."
-                )
+        check_fits("LearnedPolicy", self._model, self._sensors, self._ignored, observation)
         self._checked = True
 
     def _average(self, said: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -168,6 +154,65 @@ class LearnedPolicy(Policy):
             )  # columns of unit length
             mean[part] = turned.numpy()
         return np.asarray(mean, np.float32)
+
+
+def trained_model(path: str | Path, device: str = "cpu", use_ema: bool = True) -> Model:
+    """The model of a run folder (its newest whole checkpoint), a checkpoint, or a ``save_pretrained`` folder.
+
+    Raises:
+        DataError: none of these is at ``path``, or it is damaged.
+    """
+    path = _folder(path)
+    if (path / CONFIG_FILE).exists():
+        return load_model(path, device)
+    return find_checkpoint(path).model(use_ema, device)
+
+
+def trained_mode(path: str | Path) -> str | None:
+    """The action mode of the model at ``path``, see :func:`trained_model`, without reading its weights."""
+    path = _folder(path)
+    folder = path if (path / CONFIG_FILE).exists() else find_checkpoint(path).path / "ema"
+    action = json.loads((folder / CONFIG_FILE).read_text()).get("action")
+    return None if action is None else str(action["mode"])
+
+
+def _folder(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(str(path), "a folder with a trained model", "no such folder", "Check the path, or train first.")
+    return path
+
+
+def check_fits(
+    owner: str,
+    model: Model,
+    sensor_spaces: Mapping[str, spaces.Dict],
+    ignored: frozenset[str],
+    observation: Observation,
+) -> None:
+    """Raise unless an observation is of the sensors and histories that a model reads.
+
+    Raises:
+        WiringError: it is not.
+    """
+    shapes = {
+        name: {field: value.shape[1:] for field, value in stream.data.items()}
+        for name, stream in observation.streams.items()
+    }
+    check_observation_fits(owner, sensor_spaces, shapes, ignored)
+    for name in sensor_spaces:
+        steps, got = model.config["history"][name], len(observation.streams[name].valid)
+        if steps != got:
+            where = f"{owner}, sensor '{name}'"
+            raise WiringError(where, f"a history of {steps}", f"{got}", "Change the rig's history.")
+
+
+def newest(observation: Observation, sensor: str) -> dict[str, NDArray[Any]] | None:
+    """Field -> value of a sensor's newest frame; None if it is not valid, or there is no such sensor."""
+    stream = observation.streams.get(sensor)
+    if stream is None or not stream.valid[-1]:
+        return None
+    return {field: value[-1] for field, value in stream.data.items()}
 
 
 def _step_at(age_s: float, period_s: float) -> int:

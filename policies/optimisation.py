@@ -7,10 +7,10 @@ import math
 
 import torch
 
-from perceive.model import PerceptionModel
+from perceive.model_base import Model
 
 
-def make_optimizer(model: PerceptionModel, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: Model, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over the model's parameter groups.
 
     A group's ``lr_scale``, if the model gives one (a slower pretrained backbone), is a factor of ``lr``.
@@ -45,15 +45,16 @@ class Averaged:
         decay: weight of the old average in a step; smaller in the first steps, so that the start is soon forgotten.
     """
 
-    def __init__(self, model: PerceptionModel, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, model: PerceptionModel, step: int) -> None:
+    def update(self, model: Model, step: int) -> None:
         """Take in the weights after step 0, 1, ...; buffers are copied."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(theirs, weight)
+            if theirs.requires_grad:  # what is frozen is its own average
+                mine.lerp_(theirs, weight)
         for own, other in zip(self.model.buffers(), model.buffers(), strict=True):
             own.copy_(other)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from gymnasium import spaces
 
-from perceive.model import PerceptionModel
+from perceive.model_base import Model
 from sensors.errors import DataError, WiringError, nearest
 from sensors.spec import Json, space_from_json, space_to_json
 
@@ -45,7 +45,7 @@ def difference(expected: Mapping[str, spaces.Dict], got: Mapping[str, spaces.Dic
     return None
 
 
-def check_dataset_fits(where: str, model: PerceptionModel, data_spaces: Mapping[str, spaces.Dict]) -> None:
+def check_dataset_fits(where: str, model: Model, data_spaces: Mapping[str, spaces.Dict]) -> None:
     """Raise unless the recorded sensors are those of the model; sensors that the model ignores may be there or not.
 
     Raises:
@@ -63,7 +63,7 @@ def check_dataset_fits(where: str, model: PerceptionModel, data_spaces: Mapping[
         )
 
 
-def model_sensors(model: PerceptionModel) -> dict[str, spaces.Dict]:
+def model_sensors(model: Model) -> dict[str, spaces.Dict]:
     """Sensor -> frame space, for the sensors that a model reads."""
     out = {}
     for name in model.sensor_names:
@@ -76,7 +76,7 @@ def model_sensors(model: PerceptionModel) -> dict[str, spaces.Dict]:
     return out
 
 
-def ignored_sensors(model: PerceptionModel) -> frozenset[str]:
+def ignored_sensors(model: Model) -> frozenset[str]:
     """Sensors of the rig that a model was built not to read."""
     return frozenset(model.config["model"].get("ignored_sensors", ()))
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from perceive.model import PerceptionModel
-from policies.dataset import EpisodeDataset
+from perceive.model_base import Model
 from policies.schema import check_dataset_fits
+from policies.training_data import TrainingData
 from sensors.errors import WiringError, nearest
 
 
-def check_wiring(model: PerceptionModel, dataset: EpisodeDataset, heads: Sequence[str]) -> None:
+def check_wiring(model: Model, dataset: TrainingData, heads: Sequence[str]) -> None:
     """Raise unless ``model`` can be trained on ``dataset``: sensors, history, heads and the length of their chunks.
 
     Raises:

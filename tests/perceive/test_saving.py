@@ -17,7 +17,8 @@ from perceive.batch import BatchStream, collate
 from perceive.build import build
 from perceive.heads.value import ValueHead
 from perceive.hub import local_folder
-from perceive.model import CONFIG_FILE, WEIGHTS_FILE, PerceptionModel
+from perceive.model import PerceptionModel
+from perceive.saved import CONFIG_FILE, WEIGHTS_FILE
 from sensors.action import ActionMode, ActionSpec
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.observation import Observation
@@ -178,7 +179,7 @@ def test_feeding_another_rig_is_named() -> None:
 def test_a_model_put_together_by_hand_cannot_be_saved(tmp_path: Path) -> None:
     net = model()
     loose = PerceptionModel(dict(net.encoders.items()), net.trunk, dict(net.heads.items()), 32)  # type: ignore[arg-type]
-    with pytest.raises(WiringError, match="from_config"):
+    with pytest.raises(WiringError, match="build_model"):
         loose.save_pretrained(tmp_path)
     assert isinstance(loose, nn.Module)
 
