@@ -20,6 +20,8 @@ class ActionMode(str, Enum):
     ``EE_POSE``: position_m [3] of the tool in the base frame, rotation_6d [6], gripper [1].
     ``EE_DELTA``: position [3] and rotation [3] steps as fractions of the largest allowed step, gripper [1].
     ``JOINT_POSITION``: position_rad [J], gripper [1].
+    ``KEY_POSE``: as ``EE_POSE``, and avoid [1]: 1 = keep clear of everything on the way, -1 = touching is allowed. One
+    action is one whole move, planned and carried out until the tool is there and the gripper has closed or opened.
 
     The gripper is -1 (closed) to 1 (open) in every mode.
     """
@@ -27,6 +29,7 @@ class ActionMode(str, Enum):
     EE_POSE = "ee_pose"
     EE_DELTA = "ee_delta"
     JOINT_POSITION = "joint_position"
+    KEY_POSE = "key_pose"
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,35 @@ class Action:
 
     values: NDArray[np.float32]
     spec: ActionSpec
+
+
+def key_pose_spec(spec: ActionSpec) -> ActionSpec:
+    """The key-pose actions of a robot whose end-effector poses are ``spec``: the same bounds and ``avoid`` after them.
+
+    Raises:
+        SpecError: ``spec`` is not an end-effector pose with rotation and gripper.
+    """
+    missing = {"position_m", "rotation_6d", "gripper"} - set(spec.parts)
+    if spec.mode is not ActionMode.EE_POSE or missing:
+        raise SpecError(
+            "key_pose_spec",
+            "action mode 'ee_pose' with rotation and gripper",
+            f"'{spec.mode.value}' with {sorted(spec.parts)}",
+            "Set rotation: true and gripper: true of the robot.",
+        )
+    low, high = np.append(spec.space.low, -1.0), np.append(spec.space.high, 1.0)
+    space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+    return ActionSpec(ActionMode.KEY_POSE, space, {**spec.parts, "avoid": (spec.size, spec.size + 1)}, spec.period_s)
+
+
+def end_effector_spec(spec: ActionSpec) -> ActionSpec:
+    """The inverse of :func:`key_pose_spec`: the end-effector poses, period by period, that lead to key poses.
+
+    Raises:
+        SpecError: ``spec`` is not of key poses.
+    """
+    if spec.mode is not ActionMode.KEY_POSE or spec.part("avoid") != slice(spec.size - 1, spec.size):
+        raise SpecError("end_effector_spec", "action mode 'key_pose'", f"'{spec.mode.value}'", "Pass a key-pose spec.")
+    space = spaces.Box(spec.space.low[:-1], spec.space.high[:-1], dtype=np.float32)
+    parts = {name: span for name, span in spec.parts.items() if name != "avoid"}
+    return ActionSpec(ActionMode.EE_POSE, space, parts, spec.period_s)

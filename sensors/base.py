@@ -46,6 +46,10 @@ class World(Protocol):
     def time_s(self) -> float:
         """Simulated time, seconds."""
 
+    @property
+    def instruction(self) -> str:
+        """What the robot is to do in this episode, in words; empty = nothing was said."""
+
     def render(
         self,
         base_from_camera: FloatArray,

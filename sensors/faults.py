@@ -12,6 +12,7 @@ from gymnasium import spaces
 from sensors.errors import SensorLost, SpecError, nearest
 from sensors.faulty import Fault, Items, When
 from sensors.frames import Frame
+from sensors.geometry import axis_angle_to_matrix
 from sensors.timeline import EPSILON_S
 
 
@@ -257,6 +258,46 @@ class Disconnect(Fault):
         if self._acts and self._when.covers(since_s):
             raise SensorLost("Disconnect", "the sensor", "an injected fault", "It comes back when the fault is over.")
         return items
+
+
+@final
+class Miscalibrate(Fault):
+    """The sensor is believed to be elsewhere than it is, by the same error for a whole episode.
+
+    Only the frames' ``base_from_...`` fields change, as with extrinsics that were measured badly or a mount that was
+    pushed since; what is seen stays what is seen from the true place.
+
+    Args:
+        shift_m: length of the displacement, in a random direction.
+        turn_deg: angle of the turn about a random axis.
+    """
+
+    def __init__(self, shift_m: float = 0.01, turn_deg: float = 2.0) -> None:
+        if shift_m < 0 or turn_deg < 0:
+            raise SpecError("Miscalibrate", "shift_m and turn_deg >= 0", f"{shift_m}, {turn_deg}", "Correct them.")
+        self._shift_m, self._turn_rad = shift_m, np.deg2rad(turn_deg)
+        self._error = np.eye(4)
+
+    def check(self, space: spaces.Dict) -> None:
+        """Fits sensors whose frames say where they are."""
+        if not any(name.startswith("base_from_") for name in space.spaces):
+            got = f"{sorted(space.spaces)}"
+            raise SpecError("Miscalibrate", "a sensor with a base_from_... field", got, "Use it on a camera.")
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the error of this episode."""
+        where, axis = (vector / np.linalg.norm(vector) for vector in rng.standard_normal((2, 3)))
+        self._error[:3, :3] = axis_angle_to_matrix(axis * self._turn_rad)
+        self._error[:3, 3] = where * self._shift_m
+
+    def process(self, since_s: float, items: Items) -> Items:
+        """The frames with wrong extrinsics."""
+        return [item if item is None else self._moved(item) for item in items]
+
+    def _moved(self, frame: Frame) -> Frame:
+        poses = {name: value for name, value in frame.arrays().items() if name.startswith("base_from_")}
+        changes: dict[str, Any] = {name: value @ self._error for name, value in poses.items()}
+        return replace(frame, **changes)
 
 
 def _check_fields(where: str, names: Iterable[str], space: spaces.Dict) -> None:

@@ -174,3 +174,14 @@ class JointFrame(Frame):
     velocity_rad_s: FloatArray
     gripper_m: FloatArray
     base_from_tool: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TextFrame(Frame):
+    """What the robot was told.
+
+    Attributes:
+        text: uint8 [L], UTF-8, zeros after its end; see :func:`sensors.instruction.to_text`.
+    """
+
+    text: NDArray[np.uint8]

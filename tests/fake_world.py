@@ -48,10 +48,15 @@ class FakeWorld:
         self.force = np.array([1.0, -2.0, 9.81])
         self.torque = np.array([0.1, 0.2, -0.3])
         self.renders = 0  # pictures taken so far
+        self.said = "lift the box"
 
     @property
     def time_s(self) -> float:
         return self.now_s
+
+    @property
+    def instruction(self) -> str:
+        return self.said
 
     def render(
         self,

@@ -14,7 +14,7 @@ from policies.runtime.freshness import Freshness
 from policies.runtime.limits import SafetyLimits, workspace_of
 from policies.runtime.motion import Columns, clipped, distance, orthonormal, towards, turn_angle, turned_towards
 from sensors.action import Action, ActionMode, ActionSpec
-from sensors.errors import SafetyStop, WiringError, nearest
+from sensors.errors import SafetyStop, SpecError, WiringError, nearest
 from sensors.observation import Observation
 
 # Speeds are kept to a hair below their limit, so that rounding to float32 cannot lift them over it.
@@ -68,10 +68,16 @@ class SafetyLimiter:
         limits: the bounds.
 
     Raises:
-        SpecError: no workspace is given for actions whose spec has none, or none is left of it.
+        SpecError: no workspace is given for actions whose spec has none, or none is left of it; or actions that are
+            whole moves (key poses).
     """
 
     def __init__(self, spec: ActionSpec, limits: SafetyLimits) -> None:
+        if spec.mode is ActionMode.KEY_POSE:
+            raise SpecError(
+                "SafetyLimiter", "commands for one period each", "key poses, each of them a whole move",
+                "Let a KeyPosePolicy with follow=true lead the tool there, period by period.",
+            )  # fmt: skip
         self._spec = spec
         self._limits = limits
         self._step_m = limits.linear_m_s * spec.period_s * _HAIR

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sensors.errors import DataError, SpecError
 from sensors.frames import Frame
+from sensors.instruction import to_text
 from sensors.recording import codecs, foxglove
 from sensors.recording.layout import Carrier, Kind, Layout
 from sensors.recording.wire import ArrayMessage
@@ -91,6 +92,8 @@ class FrameEncoder:
         self._joints = joints is not None and len(joints) == 1
         self._velocity = self._shape("velocity_rad_s") == joints
         self._gripper = self._shape("gripper_m") == (1,)
+        text = self._specs.get("text")
+        self._text = text is not None and text.dtype == "uint8" and len(text.shape) == 1
 
     @property
     def topic(self) -> str:
@@ -190,6 +193,9 @@ class FrameEncoder:
             gripper = arrays["gripper_m"] if self._gripper else None
             data = foxglove.joint_states(capture_ns, arrays["position_rad"], velocity, gripper)
             parts.append(Part(f"{self.topic}/position_rad", "foxglove.JointStates", data))
+        if self._text:
+            data = foxglove.log(capture_ns, self._sensor, to_text(arrays["text"]))
+            parts.append(Part(f"{self.topic}/text", "foxglove.Log", data))
         return parts
 
     def _child(self, field: str) -> str:

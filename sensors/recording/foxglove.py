@@ -120,6 +120,13 @@ def joint_states(capture_ns: int, position_rad: Array, velocity_rad_s: Array | N
     return _stamped(message, capture_ns)
 
 
+def log(capture_ns: int, name: str, text: str) -> bytes:
+    """``foxglove.Log`` of a text that ``name`` says."""
+    from foxglove_schemas_protobuf.Log_pb2 import Log
+
+    return _stamped(Log(level=Log.Level.INFO, name=name, message=text), capture_ns)
+
+
 def _stamped(message: Any, capture_ns: int) -> bytes:
     message.timestamp.seconds, message.timestamp.nanos = divmod(capture_ns, 1_000_000_000)
     data: bytes = message.SerializeToString()

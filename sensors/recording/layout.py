@@ -12,7 +12,7 @@ has a schema for are carried by a message of that schema on ``/<sensor>/<field>`
 
 What Foxglove shows but does not hold exactly (a pose as a quaternion, for one) is written a second time as a *view*
 that the reader does not look at: ``base_from_<x>`` as FrameTransform, ``intrinsics_px`` as CameraCalibration,
-``position_rad`` as JointStates.
+``position_rad`` as JointStates, ``text`` as Log.
 """
 
 from __future__ import annotations

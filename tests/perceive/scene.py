@@ -18,6 +18,7 @@ from perceive.normalize import FieldStats
 from perceive.tokens import Tokens
 from sensors.action import ActionMode, ActionSpec
 from sensors.geometry import axis_angle_to_matrix, pose
+from sensors.instruction import to_bytes
 from sensors.observation import Observation, Stream
 from sensors.spec import box
 
@@ -96,6 +97,9 @@ def fake_frame(space: spaces.Dict, rng: Rng) -> dict[str, NDArray[Any]]:
             picture = space.spaces["rgb"].shape
             assert picture is not None
             value = np.array([1.1 * picture[1], 1.1 * picture[1], (picture[1] - 1) / 2, (picture[0] - 1) / 2])
+        elif name == "text":
+            words = rng.choice(["put", "the", "red", "blue", "block", "on", "into", "drawer"], rng.integers(3, 9))
+            value = to_bytes(" ".join(words), part.shape[0])
         elif np.issubdtype(part.dtype, np.integer):
             value = rng.integers(part.low, part.high, endpoint=True)
         else:

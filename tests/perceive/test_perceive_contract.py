@@ -19,12 +19,14 @@ from transformers import Dinov2Config, Dinov2Model
 from perceive.batch import BatchStream
 from perceive.build import build, resolve
 from perceive.encoders.base import Encoder
+from perceive.model_base import Model
 from perceive.heads.base import Head
 from perceive.trunk import Trunk
 from sensors.errors import WiringError
 from tests.contracts import build_sensor, check_config, config_files, load_composed, load_plain
 from tests.contracts_torch import check_encoder, check_head, check_padding, check_trunk, spec_if_taken
 from tests.perceive.scene import fake_batch, fake_stats
+from tests.perceive.text_models import MOST, save_text_model
 
 WIDTH = 32
 
@@ -40,6 +42,12 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Likewise for texts."""
+    return str(save_text_model("clip", tmp_path_factory.mktemp("text_model")))
+
+
 def streams(space: Any, history: int) -> tuple[BatchStream, BatchStream]:
     drawn = (fake_batch(np.random.default_rng(seed), 3, {"it": space}, {"it": history}) for seed in (0, 1))
     first, second = (batch.stream("it") for batch in drawn)
@@ -48,11 +56,13 @@ def streams(space: Any, history: int) -> tuple[BatchStream, BatchStream]:
 
 @pytest.mark.parametrize("history", [1, 2])
 @pytest.mark.parametrize("path", config_files("encoder"), ids=lambda path: path.stem)
-def test_encoder_contract(path: Path, history: int, backbone: str) -> None:
+def test_encoder_contract(path: Path, history: int, backbone: str, text_model: str) -> None:
     config = load_plain(path)
     check_config(config)
     if "backbone" in config:
         config["backbone"] = backbone
+    if "model" in config.get("language", {}):
+        config["language"] |= {"model": text_model, "tokens": MOST}
     accepted = set()
     for sensor_path in config_files("sensor"):
         space = build_sensor(sensor_path).space
@@ -75,7 +85,7 @@ def test_encoders_refuse_what_they_cannot_read() -> None:
     """The loop above skips by WiringError: there must be something that it skips."""
     joints = build_sensor(next(p for p in config_files("sensor") if p.stem == "joints")).space
     for path in config_files("encoder"):
-        if path.stem in ("rgbd_patches", "touch_patches", "wrench"):
+        if path.stem in ("rgbd_patches", "text_table", "touch_patches", "wrench"):
             with pytest.raises(WiringError):
                 build(load_plain(path), space=joints, history=1, width=WIDTH)
 
@@ -107,5 +117,11 @@ def test_head_contract(path: Path) -> None:
 @pytest.mark.parametrize("path", config_files("model"), ids=lambda path: path.stem)
 def test_every_model_names_classes_and_their_arguments(path: Path) -> None:
     config = load_composed("model", path.stem)
+    if "_target_" in config:  # a model of another kind than PerceptionModel
+        assert issubclass(resolve(config["_target_"]), Model)
+        check_config(config)
+        for stage in config.get("stages", ()):
+            check_config(stage)
+        return
     for part in (*config["encoders"].values(), config["trunk"], *config["heads"].values()):
         check_config(part)

@@ -14,6 +14,7 @@ from sensors import frames
 from sensors.base import Sensor, World
 from sensors.frames import Frame
 from sensors.geometry import pose
+from sensors.instruction import to_bytes
 from sensors.recording.encoder import Coding
 from sensors.recording.writer import Recorder
 from sensors.spec import box
@@ -85,6 +86,7 @@ def make_frame(kind: type[Frame], rng: np.random.Generator, stamp_s: float = 1.2
         "position_rad": rng.normal(size=7),
         "velocity_rad_s": rng.normal(size=7),
         "gripper_m": np.array([0.04]),
+        "text": to_bytes("put the blue box into the grüne Schale", 96),
     }
     if kind is frames.PointFrame:
         shapes["rgb"][33:] = 0

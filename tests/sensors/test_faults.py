@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sensors.camera import RgbdCamera
 from sensors.clock import host_now_s
 from sensors.errors import SensorError, SensorLost, SpecError
-from sensors.faults import Corrupt, Delay, Disconnect, Drop, Freeze, Noise, Reorder
+from sensors.faults import Corrupt, Delay, Disconnect, Drop, Freeze, Miscalibrate, Noise, Reorder
 from sensors.faulty import Fault, Faulty, When
 from sensors.frames import RgbdFrame
 from sensors.live import LiveSensor
@@ -196,3 +198,35 @@ def test_what_does_not_fit_is_said() -> None:
         Delay(-0.1)
     with pytest.raises(SensorError):
         Faulty(ClockSensor(TEN), []).read(0.0)
+
+
+def test_a_miscalibrated_camera_sees_the_same_and_says_another_place() -> None:
+    def frames(faults: Sequence[Fault]) -> list[dict[str, NDArray[Any]]]:
+        camera = RgbdCamera(width=8, height=6, fov_y_deg=50.0, position_m=(0.5, 0.0, 1.0), timing=TEN, depth_noise=0.0)
+        rig = SensorRig({"front": Faulty(camera, faults)})
+        rig.open(FakeWorld())
+        out = []
+        for seed in (1, 1, 2):
+            rig.reset(0.0, seed)
+            for tick in range(3):
+                rig.tick(tick / 10)
+            data = rig.observe(0.2).streams["front"].data
+            out.append({field: value[-1] for field, value in data.items()})
+        rig.close()
+        return out
+
+    clean, wrong = frames([]), frames([Miscalibrate(0.03, 4.0)])
+    errors = []
+    for before, after in zip(clean, wrong, strict=True):
+        np.testing.assert_array_equal(before["depth_m"], after["depth_m"])
+        error = np.linalg.inv(before["base_from_camera"]) @ after["base_from_camera"]
+        assert np.linalg.norm(error[:3, 3]) == pytest.approx(0.03, rel=1e-5)
+        assert np.rad2deg(np.arccos((np.trace(error[:3, :3]) - 1) / 2)) == pytest.approx(4.0, rel=1e-3)
+        errors.append(error)
+    np.testing.assert_allclose(errors[0], errors[1])
+    assert np.abs(errors[0] - errors[2]).max() > 1e-3
+
+
+def test_a_sensor_without_a_place_cannot_be_miscalibrated() -> None:
+    with pytest.raises(SpecError, match="base_from"):
+        Faulty(ClockSensor(TEN), [Miscalibrate()])

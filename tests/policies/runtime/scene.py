@@ -19,6 +19,9 @@ LOW_M, HIGH_M = (0.25, -0.35, 0.005), (0.75, 0.35, 0.5)
 PERIOD_S = 1 / 12
 DOWN = np.diag([1.0, -1.0, -1.0])
 
+# The modes whose actions are for one control period; a key pose is a whole move.
+TICK_MODES = [mode for mode in ActionMode if mode is not ActionMode.KEY_POSE]
+
 
 def make_spec(mode: ActionMode, period_s: float = PERIOD_S) -> ActionSpec:
     """The Panda's action specs, with gripper."""

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from policies.runtime.limits import SafetyLimits, workspace_of
 from policies.runtime.motion import orthonormal, turn_angle, turned_towards
 from policies.runtime.safety import SafetyLimiter
-from sensors.action import Action, ActionMode, ActionSpec
+from sensors.action import Action, ActionMode, ActionSpec, key_pose_spec
 from sensors.errors import SafetyStop, SpecError, WiringError
 from sensors.geometry import axis_angle_to_matrix, matrix_to_rotation_6d, rotation_6d_to_matrix, rotation_angle_rad
-from tests.policies.runtime.scene import DOWN, HIGH_M, LOW_M, PERIOD_S, make_observation, make_spec
+from tests.policies.runtime.scene import DOWN, HIGH_M, LOW_M, PERIOD_S, TICK_MODES, make_observation, make_spec
 
 LIMITS = SafetyLimits(workspace_low_m=LOW_M, workspace_high_m=HIGH_M)
 START_M = (0.5, 0.0, 0.25)
@@ -99,7 +99,7 @@ def test_a_far_target_is_approached_on_a_straight_line_at_the_speed_limit() -> N
         assert np.linalg.norm(np.cross(point - START_M, direction)) < 1e-6
 
 
-@pytest.mark.parametrize("mode", list(ActionMode))
+@pytest.mark.parametrize("mode", TICK_MODES)
 def test_commands_in_quick_succession_share_the_motion_of_one_period(mode: ActionMode) -> None:
     limiter, moved = limiter_for(mode), []
     aim = {POSE: pose_values((0.7, 0.0, 0.25)), DELTA: [1, 0, 0, 0, 0, 0, 1], JOINT: [1.0] * 7 + [1]}[mode]
@@ -203,7 +203,7 @@ def test_joints_are_held_while_the_tool_is_outside_the_workspace() -> None:
 # ---------------------------------------------------------------------------------------------------- hold, then stop
 
 
-@pytest.mark.parametrize("mode", list(ActionMode))
+@pytest.mark.parametrize("mode", TICK_MODES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_holds_the_robot_and_stops_it_in_the_end(mode: ActionMode, bad: float) -> None:
     limiter = limiter_for(mode)
@@ -367,3 +367,9 @@ def test_limiting_is_cheap() -> None:
     # The goal is 50 us; a busy machine is given room.
     assert np.median(spent) < 200e-6
     print(f"median {1e6 * np.median(spent):.0f} us")
+
+
+def test_whole_moves_are_refused() -> None:
+    spec = key_pose_spec(make_spec(ActionMode.EE_POSE))
+    with pytest.raises(SpecError, match="whole move"):
+        SafetyLimiter(spec, SafetyLimits())
