@@ -172,9 +172,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor
     """Attention of [B, H, N, C] under a mask [B, 1, N, N]."""
     if query.dtype is torch.bfloat16 and query.device.type == "cpu":
         # Of the fused kernel the backward pass takes several times as long in half precision as in full on CPUs.
-        score = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-        hidden = torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, -math.inf)
-        return (score + hidden).softmax(-1).to(value.dtype) @ value
+        with full_precision(query.device):  # autocast would widen every score, at twice the cost
+            score = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+            return score.masked_fill(~allowed, -math.inf).softmax(-1) @ value
     return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
 
