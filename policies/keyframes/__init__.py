@@ -1,0 +1,1 @@
+"""Keyframes: the poses of a demonstration that matter, found, stored and sampled."""
