@@ -10,7 +10,7 @@ ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := sensors perceive envs policies conf tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-libraries demo test test-slow check format bench ablations results clean
+.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes results clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_lidar --out results/lidar.json
 	$(BIN)/python -m tests.benchmarks.bench_skew
 	$(BIN)/python -m tests.benchmarks.bench_calibration
+	$(BIN)/python -m tests.benchmarks.bench_rvt_kernels --out results/rvt_kernels.json
+	$(BIN)/python -m tests.benchmarks.bench_rvt_networks
+	$(BIN)/python -m tests.benchmarks.bench_keyframe_data
+	$(BIN)/python -m tests.benchmarks.bench_key_pose_act
+
+keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
+	$(BIN)/python -m tests.benchmarks.bench_keyframes
+	$(BIN)/python -m tests.benchmarks.bench_keyframes --robust press_buttons
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_ablations

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perceive.batch import ActionTarget, Batch, BatchStream
 from perceive.geometry import axis_angle_to_matrix, matrix_to_rotation_6d, rotation_6d_to_matrix, turn_z
+from perceive.recolour import ColourWords
 from sensors.action import ActionMode, ActionSpec
 from sensors.errors import WiringError, nearest
 
@@ -31,6 +32,9 @@ class SceneAugment:
         sensor_dropout: probability that a sensor is absent in a sample: one for all, or sensor -> probability (those
             not named are always there).
         keep_one_of: at least one of these sensors stays present in every sample.
+        colour_words: named colours and their hues that are exchanged in pictures and instruction together, see
+            perceive.recolour; none if empty.
+        instruction: the sensor that says the instruction, for ``colour_words``.
 
     Raises:
         WiringError: ``turn_rad`` with an action mode that cannot be turned.
@@ -45,6 +49,8 @@ class SceneAugment:
         camera_turn_rad: float = 0.0,
         sensor_dropout: float | Mapping[str, float] = 0.0,
         keep_one_of: Sequence[str] = (),
+        colour_words: Mapping[str, float] | None = None,
+        instruction: str = "task",
     ) -> None:
         if turn_rad and action_spec.mode is not ActionMode.EE_POSE:
             raise WiringError(
@@ -57,9 +63,12 @@ class SceneAugment:
         self._camera_turn_rad = camera_turn_rad
         self._sensor_dropout = sensor_dropout
         self._keep_one_of = tuple(keep_one_of)
+        self._colour_words = ColourWords(colour_words, instruction) if colour_words else None
 
     def __call__(self, batch: Batch, target: ActionTarget, generator: torch.Generator) -> tuple[Batch, ActionTarget]:
         """A changed copy of a batch and its target, both on the CPU or the generator's device."""
+        if self._colour_words is not None:
+            batch = self._colour_words(batch, generator)
         size = batch.size
         turn = turn_z((torch.rand(size, generator=generator) * 2 - 1) * self._turn_rad)
         present = self._present(list(batch.streams), size, generator)

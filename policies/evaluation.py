@@ -56,6 +56,11 @@ class EvaluationResult:
         return self.successes / self.count
 
     @property
+    def planner_failures(self) -> int:
+        """Failed episodes in which the robot's planner could not carry out a move; the others are the policy's own."""
+        return sum(not episode.success and episode.failed_plans > 0 for episode in self.episodes)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of the success rate."""
         return wilson_interval(self.successes, self.count)
@@ -75,8 +80,12 @@ class EvaluationResult:
             "disabled": sorted(self.disabled),
             "latency_ms_p50": self.latency_ms(50),
             "latency_ms_p95": self.latency_ms(95),
+            "planner_failures": self.planner_failures,
             "mean_steps": float(np.mean([e.steps for e in self.episodes])),
-            "by_seed": [{"seed": e.seed, "success": e.success, "steps": e.steps} for e in self.episodes],
+            "by_seed": [
+                {"seed": e.seed, "success": e.success, "steps": e.steps, "failed_plans": e.failed_plans}
+                for e in self.episodes
+            ],
         }
 
 

@@ -52,6 +52,7 @@ class EpisodeResult:
         reward: sum of rewards.
         latency_s: float [steps], CPU seconds from Observation to Action.
         film: camera -> uint8 [steps + 1, H, W, 3], for the cameras asked for.
+        failed_plans: moves that the robot's planner could not carry out (``info["plan"]``, key poses only).
     """
 
     seed: int
@@ -61,6 +62,7 @@ class EpisodeResult:
     reward: float
     latency_s: NDArray[np.float64]
     film: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    failed_plans: int = 0
 
 
 def robot_of(env: gymnasium.Env[Any, Any]) -> RobotEnvironment:
@@ -105,7 +107,7 @@ def rollout(
     observation = Observation.from_dict(values, info["now_s"])
     pictures: dict[str, list[NDArray[np.uint8]]] = {name: [_picture(observation, name)] for name in film}
     latency_s: list[float] = []
-    start_s, reward, success, ended = observation.now_s, 0.0, False, False
+    start_s, reward, success, ended, failed_plans = observation.now_s, 0.0, False, False, 0
     while not ended and (max_steps is None or len(latency_s) < max_steps):
         before_s = time.process_time()
         action = policy.act(observation)
@@ -124,6 +126,7 @@ def rollout(
         for name, frames in pictures.items():
             frames.append(_picture(observation, name))
         reward += float(step_reward)
+        failed_plans += bool(info.get("plan"))
         success, ended = bool(info["is_success"]), bool(terminated or truncated)
     return EpisodeResult(
         seed=seed,
@@ -133,6 +136,7 @@ def rollout(
         reward=reward,
         latency_s=np.asarray(latency_s),
         film={name: np.stack(frames) for name, frames in pictures.items()},
+        failed_plans=failed_plans,
     )
 
 

@@ -15,13 +15,15 @@ import numpy as np
 from perceive.build import build
 from perceive.cli.app import App
 from perceive.cli.faults import with_faults
-from perceive.cli.policy import env_maker, policy_maker
+from perceive.cli.key_pose_report import write_key_pose_report
+from perceive.cli.policy import env_maker, for_policy, policy_maker
 from perceive.cli.train import RECORDED_IN
 from perceive.results import Figure, start_clock, success_figure, write_json, write_result
 from perceive.viewing.film import write_mp4
 from policies.checkpoint import checkpoint_folders, find_checkpoint
 from policies.evaluation import EvaluationResult, evaluate
 from policies.rollout import EpisodeResult
+from sensors.action import ActionMode
 from sensors.rig import SensorRig
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def job(config: dict[str, Any]) -> None:
     """Evaluate as the config says and print where the result is."""
     started = start_clock()
     warn_of_another_task(config)
-    config = {**config, "env": with_faults(config["env"], config["faults"])}
+    config = {**config, "env": for_policy(config["checkpoint"], with_faults(config["env"], config["faults"]))}
     seeds = list(range(config["first_seed"], config["first_seed"] + config["episodes"]))
     result = evaluate_seeds(config, seeds)
     output = Path(config["output"])
@@ -64,6 +66,10 @@ def job(config: dict[str, Any]) -> None:
         "CPU from observation to action, median": Figure(result.latency_ms(50), "ms"),
         "CPU from observation to action, p95": Figure(result.latency_ms(95), "ms"),
     }
+    if config["env"].get("action_mode") == ActionMode.KEY_POSE.value or any(e.failed_plans for e in result.episodes):
+        figures["failures with a failed plan"] = Figure(result.planner_failures, "episodes", n=result.count)
+        own = result.count - result.successes - result.planner_failures
+        figures["failures of the policy alone"] = Figure(own, "episodes", n=result.count)
     without = f" without {', '.join(sorted(config['disabled']))}" if config["disabled"] else ""
     without += f" with faults of {', '.join(sorted(config['faults']))}" if config["faults"] else ""
     about = (
@@ -73,11 +79,12 @@ def job(config: dict[str, Any]) -> None:
     write_result(path, config["name"], figures, seeds, config, started=started, about=about, command=command)
     write_json(output / EPISODES_FILE, result.to_json())
     films = write_films(config, result, output)
+    page = write_key_pose_report(config, result, output) if config["films"] else None
     low, high = result.interval
     print(
         f"success {100 * result.success_rate:.1f} % ({100 * low:.1f} to {100 * high:.1f} %) of {result.count} episodes"
     )
-    print("\n".join(f"written: {file}" for file in (path, output / EPISODES_FILE, *films)))
+    print("\n".join(f"written: {file}" for file in (path, output / EPISODES_FILE, *films, page) if file is not None))
 
 
 def evaluate_seeds(
@@ -117,7 +124,8 @@ def write_films(config: Mapping[str, Any], result: EvaluationResult, folder: Pat
     cameras = [name for name, space in rig.sensor_spaces.items() if "rgb" in space.spaces]
     if not chosen or not cameras:
         return []
-    hz = float(config["env"].get("control_hz", 12.0))
+    whole_moves = config["env"].get("action_mode") == ActionMode.KEY_POSE.value
+    hz = 1.0 if whole_moves else float(config["env"].get("control_hz", 12.0))
     again = evaluate_seeds(config, [episode.seed for episode in chosen], cameras, "film")
     return [_film(episode, cameras, folder, hz) for episode in again.episodes]
 

@@ -11,36 +11,56 @@ import gymnasium
 
 from perceive.build import build
 from policies.base import Policy
-from policies.learned import LearnedPolicy
+from policies.key_pose_policy import KeyPosePolicy
+from policies.learned import LearnedPolicy, trained_mode, trained_model
+from sensors.action import ActionMode
 
 RL_FILE = "policy.json"  # policies.rl_policy.DESCRIPTION_FILE; that module is slow to import
 
 
-def policy_maker(path: str, config: Mapping[str, Any]) -> Callable[[], Policy]:
+def policy_maker(path: str, config: Mapping[str, Any], follow: bool = False) -> Callable[[], Policy]:
     """Makes the policy at ``path``; can be sent to another process.
 
     Args:
         path: run folder, checkpoint, or folder of a saved model.
         config: with ``device``, and for imitation ``use_ema``, ``head``, ``replan_s`` and ``ensemble``.
+        follow: key poses are led to period by period, for control loops; see policies.key_pose_policy.
     """
     if is_rl(path):
         from policies.rl_policy import RlPolicy
 
         return partial(RlPolicy.load, path, device=config["device"])
-    return partial(
-        LearnedPolicy.load,
-        path,
-        device=config["device"],
-        use_ema=config["use_ema"],
-        head=config["head"],
-        replan_s=config["replan_s"],
-        ensemble=config["ensemble"],
-    )
+    chosen = {name: config[name] for name in ("device", "use_ema", "head", "replan_s", "ensemble")}
+    return partial(load_policy, path, follow=follow, **chosen)
+
+
+def load_policy(
+    path: str, device: str, use_ema: bool, head: str, replan_s: float, ensemble: bool, follow: bool = False
+) -> Policy:
+    """The policy of a model trained by imitation: it plays chunks, or predicts key poses; see policies.learned and
+    policies.key_pose_policy.
+
+    Raises:
+        DataError: no model is at ``path``, or it is damaged.
+    """
+    model = trained_model(path, device, use_ema)
+    spec = model.action_spec
+    if spec is not None and spec.mode is ActionMode.KEY_POSE:
+        # An evaluation counts episodes in which nothing is seen; a robot's loop is to stop.
+        return KeyPosePolicy(model, follow, most_blind=3 if follow else None)
+    return LearnedPolicy(model, head, replan_s, ensemble)
 
 
 def env_maker(path: str, env: Mapping[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]]:
     """Makes the environment of a config as the policy at ``path`` wants to see it; can be sent to another process."""
-    return partial(_goal_env, env) if is_rl(path) else partial(build, env, where="env")
+    return partial(_goal_env, env) if is_rl(path) else partial(build, for_policy(path, env), where="env")
+
+
+def for_policy(path: str, env: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an environment with whole moves as actions, where the policy at ``path`` predicts key poses."""
+    if trained_mode(path) == ActionMode.KEY_POSE.value:
+        return {**env, "action_mode": ActionMode.KEY_POSE.value}
+    return dict(env)
 
 
 def is_rl(path: str) -> bool:

@@ -77,7 +77,7 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(config["threads"]), 1))
     # What can fail without a robot fails before there is one.
-    learned = None if config["policy"] == HOLD else policy_maker(config["policy"], config)()
+    learned = None if config["policy"] == HOLD else policy_maker(config["policy"], config, follow=True)()
     limits = build(config["safety"], where="safety")
     # Given as data: a simulated robot's world is built in its own process.
     env = {} if config["env"] is None else {"env": config["env"]}

@@ -74,6 +74,7 @@ class TrainSchema:
         train: numbers of the training loop.
         augment: changes of the scene that leave the action known; null = none.
         model: the perception model.
+        dataset: what a sample is: control steps, or keyframes; null = control steps.
         env: environment, for sac and ppo.
         rig: its sensors.
         rl: arguments of the reinforcement learning algorithm.
@@ -91,6 +92,7 @@ class TrainSchema:
     train: TrainSettingsSchema = field(default_factory=TrainSettingsSchema)  # type: ignore[valid-type]  # made above
     augment: Component | None = None
     model: Component = MISSING
+    dataset: Component | None = None
     env: Component | None = None
     rig: Component | None = None
     rl: Component | None = None

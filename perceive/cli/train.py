@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceive.build import build
+from perceive.build import TARGET, build
 from perceive.cli.app import App
 from perceive.cli.resume import CONFIG_FILE, saved_run
-from perceive.model import PerceptionModel
+from perceive.loading import build_model
 from perceive.results import write_json
-from policies.dataset import EpisodeDataset
+from policies.dataset import dataset_sensors
 from policies.imitation import TrainResult, train
 from policies.settings import TrainSettings
+from policies.training_data import TrainingData
 from sensors.errors import DataError, SpecError, WiringError
 
+STEPS = "policies.dataset.EpisodeDataset"
 RECORDED_IN = "recorded_in"  # key of the episodes' environment in the config that a checkpoint keeps
 
 
@@ -62,7 +64,7 @@ def job(config: dict[str, Any]) -> None:
 
 
 def train_imitation(config: Mapping[str, Any], run_dir: Path, resume: bool) -> TrainResult:
-    """Train a PerceptionModel on the episodes in ``config["data"]``.
+    """Train a model on the episodes in ``config["data"]``.
 
     Args:
         config: resolved config of ``perceive train`` (see perceive.cli.schema.TrainSchema).
@@ -77,18 +79,22 @@ def train_imitation(config: Mapping[str, Any], run_dir: Path, resume: bool) -> T
     if config["data"] is None:
         raise SpecError("perceive train", "a folder of episodes", "none", "Give it: data=<folder of perceive collect>.")
     plan = config["model"]
-    dataset = EpisodeDataset(
-        config["data"],
-        chunk=chunk_of(plan, config["heads"]),
-        history=config["history"] or None,
-        sensors=list(plan["encoders"]),
-        on_bad="skip" if config["skip_bad"] else "raise",
-        limit=config["episodes"] or None,
-    )
+    ignored = set(plan.get("ignored_sensors", ()))
+    offered = {
+        "folder": config["data"],
+        "chunk": chunk_of(plan, config["heads"]),
+        "history": config["history"] or None,
+        "sensors": [name for name in dataset_sensors(config["data"]) if name not in ignored],
+        "on_bad": "skip" if config["skip_bad"] else "raise",
+        "limit": config["episodes"] or None,
+    }
+    # A run that was started before there was a choice has no such entry.
+    samples = config.get("dataset") or {TARGET: STEPS}
+    dataset: TrainingData = build(samples, where="dataset", offered=offered)
     header = dataset.header
     # All recorded sensors, so that one without an encoder is an error and not silently unused.
     history = {**header.history, **dataset.history}
-    model = PerceptionModel.from_config(plan, header.sensor_spaces, history, dataset.action_spec)
+    model = build_model(plan, header.sensor_spaces, history, dataset.action_spec)
     augment = config["augment"]
     return train(
         model,
@@ -109,6 +115,8 @@ def chunk_of(model: Mapping[str, Any], heads: Sequence[str]) -> int:
     Raises:
         WiringError: a head is not in the config, or heads differ.
     """
+    if TARGET in model:
+        return int(model.get("chunk", 1))
     found = set()
     for name in heads:
         if name not in model["heads"]:

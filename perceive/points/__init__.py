@@ -1,0 +1,1 @@
+"""Point clouds: out of depth pictures, and operations on them."""
