@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, final
 
@@ -12,9 +11,12 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from envs.experts.base import Expert, down
+from envs.key_moves import KeyMoves
+from envs.planner import BLOCKED, UNREACHABLE
 from envs.randomisation import Randomisation
 from envs.robots.base import Robot
 from envs.scene import Table
+from envs.stepping import Stepping
 from envs.tasks.base import Goal, Task, no_goal
 from envs.world import PyBulletWorld
 from sensors.action import ActionMode, ActionSpec
@@ -25,7 +27,9 @@ from sensors.rig import SensorRig
 START_M = (0.5, 0.0, 0.27)  # tool point at the start: over the middle of the table, high enough for a wrist camera
 START_SPREAD_M, START_SPREAD_RAD = 0.02, 0.1
 SETTLE_STEPS = 6  # contacts need a few physics steps to carry the weight
-EPSILON = 1e-6
+MAX_FAILED = 3  # so many moves in a row to which there is no way end an episode
+NO_WAY = (UNREACHABLE, BLOCKED)
+PLANNER = 1  # tells the planner's random numbers from the sensors'
 
 
 @final
@@ -36,6 +40,10 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     ``desired_goal`` (float32 [3], metres, base frame) if ``goal_keys``. ``info`` has ``now_s`` (float), ``is_success``
     (bool) and ``action_sent`` (float32 [A], the action after clipping to the limits). An episode ends with success.
 
+    In the mode "key_pose" one step is one whole move (:mod:`envs.key_moves`), and the ``info`` of a step has ``plan``
+    too: "" when the key pose was reached, or why not: "unreachable", "blocked" or "stalled". Three moves in a row to
+    which there is no way ("unreachable", "blocked") truncate the episode.
+
     Args:
         task: what is to be done.
         robot: who does it.
@@ -43,7 +51,8 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         action_mode: a value of :class:`sensors.action.ActionMode`.
         control_hz: actions per second; must divide ``physics_hz``.
         physics_hz: physics steps per second.
-        max_steps: actions per episode.
+        max_steps: actions per episode in the modes in which an action lasts one control period.
+        max_key_poses: actions per episode in the mode "key_pose", in which one is a whole move.
         randomisation: what differs between episodes.
         goal_keys: whether observations carry the goal, for goal-conditioned learning.
         renderer: "tiny" (CPU), "egl" (GPU) or "auto".
@@ -64,6 +73,7 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         control_hz: float = 12.0,
         physics_hz: float = 240.0,
         max_steps: int = 60,
+        max_key_poses: int = 25,
         randomisation: Randomisation | None = None,
         goal_keys: bool = False,
         renderer: str = "auto",
@@ -80,22 +90,26 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             raise no_goal(type(task).__name__)
         if max_steps < 1:
             raise SpecError("RobotEnv, max_steps", "at least 1", repr(max_steps), "Correct the env's config.")
-        self._substeps = _divided("RobotEnv, control_hz", physics_hz, control_hz)
-        for name, rate in rig.rates_hz.items():
-            _divided(f"sensor '{name}', rate_hz", physics_hz, rate)
+        if max_key_poses < 1:
+            raise SpecError("RobotEnv, max_key_poses", "at least 1", repr(max_key_poses), "Correct the env's config.")
         self.render_mode = render_mode
         self.task = task
         self.robot = robot
         self.rig = rig
         self.action_spec: ActionSpec = robot.action_spec(ActionMode(action_mode), 1.0 / control_hz)
         self.max_steps = max_steps
+        self.max_key_poses = max_key_poses
         self._randomisation = randomisation or Randomisation()
-        self._physics_hz = physics_hz
         self._steps = 0
+        self._failed = 0
         self._done = True
         self._closed = False
         self._expert_spec: ActionSpec = robot.action_spec(ActionMode.EE_POSE, 1.0 / control_hz)
         self.world = PyBulletWorld(physics_hz, renderer=renderer)
+        self._stepping = Stepping(self.world, task, rig, physics_hz, control_hz)
+        self._moves: KeyMoves | None = None
+        if self.action_spec.mode is ActionMode.KEY_POSE:
+            self._moves = KeyMoves(self.world, robot, self._stepping, self.action_spec)
         robot.attach(self.world)
         self._table = Table(self.world)
         task.attach(self.world, robot)
@@ -134,36 +148,52 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         drawn = start.uniform(-1.0, 1.0, 4)
         self.robot.reset(_start(drawn if self._randomisation.start else np.zeros(4)))
         self.task.reset(place, self._randomisation)
+        self.world.instruct(self.task.instruction)
         self.world.step(SETTLE_STEPS)
+        self.task.update()
         self.world.start_clock()
-        self._steps = 0
+        self._steps = self._failed = 0
         self._done = False
+        if self._moves is not None:
+            # From the noise's key, so that the mode shifts no other random number.
+            self._moves.reset(np.random.default_rng([noise, PLANNER]))
         self.rig.reset(0.0, noise)
         self.rig.tick(0.0)
         idle = np.zeros(self.action_spec.size, np.float32)
         return self._observation(), {"now_s": 0.0, "is_success": self.task.outcome().success, "action_sent": idle}
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Act for one control period.
+        """Act for one control period; in the mode "key_pose" for one whole move.
 
         Raises:
             SpecError: the action has a wrong shape or is not finite, or the episode is over.
         """
         if self._done:
             raise SpecError("RobotEnv.step", "a running episode", "none, or one that has ended", "Call reset() first.")
-        sent = self.robot.command(action, self.action_spec)
-        self._advance()
+        sent, plan = self._act(action)
         outcome = self.task.outcome()
         self._steps += 1
-        truncated = self._steps >= self.max_steps and not outcome.success
+        self._failed = self._failed + 1 if plan in NO_WAY else 0
+        most = self.max_steps if self._moves is None else self.max_key_poses
+        truncated = (self._steps >= most or self._failed >= MAX_FAILED) and not outcome.success
         self._done = outcome.success or truncated
         info = {"now_s": self.now_s, "is_success": outcome.success, "action_sent": sent}
+        if self._moves is not None:
+            info["plan"] = plan
         observation = self._observation()
         reward = outcome.reward
         if self._goal_keys:
             # Relabelled steps are paid by the goal alone, so the steps that were really made have to be too.
             reward = float(self._goal_reward(observation["achieved_goal"], observation["desired_goal"], None))
         return observation, reward, outcome.success, truncated, info
+
+    def _act(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+        """Act for one control period or one whole move: what was obeyed, and why a key pose was not reached."""
+        if self._moves is not None:
+            return self._moves.carry_out(action)
+        sent = self.robot.command(action, self.action_spec)
+        self._stepping.period()
+        return sent, ""
 
     def expert(self) -> Expert:
         """A scripted solver of the present episode; its actions are end-effector poses.
@@ -198,17 +228,6 @@ class RobotEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             self.world.close()
             self._closed = True
 
-    def _advance(self) -> None:
-        """One control period of physics; the rig is read in between, exactly when sensors are due."""
-        left = self._substeps
-        while left:
-            wait = self.rig.next_due_s - self.now_s
-            # At least one: what is due now has been read at the end of the last period.
-            count = left if wait == math.inf else min(max(round(wait * self._physics_hz), 1), left)
-            self.world.step(count)
-            left -= count
-            self.rig.tick(self.now_s)
-
     def _observation(self) -> dict[str, NDArray[Any]]:
         out = self.rig.observe(self.now_s).to_dict()
         if self._goal_keys:
@@ -232,19 +251,6 @@ def _start(drawn: NDArray[np.float64]) -> FloatArray:
     out[:3, :3] = down(START_SPREAD_RAD * float(drawn[3]))
     out[:3, 3] = np.asarray(START_M) + START_SPREAD_M * drawn[:3]
     return out
-
-
-def _divided(where: str, physics_hz: float, rate_hz: float) -> int:
-    """How many physics steps one period of ``rate_hz`` takes."""
-    steps = physics_hz / rate_hz if rate_hz > 0 else 0.0
-    if steps < 1 or abs(steps - round(steps)) > EPSILON:
-        raise SpecError(
-            where,
-            f"a rate that divides physics_hz = {physics_hz:g}",
-            f"{rate_hz:g}",
-            "Use e.g. 12, 24, 60, 120 or 240 Hz.",
-        )
-    return round(steps)
 
 
 def _portrait(world: PyBulletWorld) -> NDArray[np.uint8]:

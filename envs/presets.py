@@ -30,8 +30,52 @@ WRIST_CAMERA: dict[str, Any] = {
     "near_m": 0.02,
     "far_m": 2.0,
 }
-MAX_STEPS = {"reach": 40, "push": 80, "lift": 60, "pick_place": 80}
-IDS = {"Reach": "reach", "Push": "push", "Lift": "lift", "PickPlace": "pick_place"}
+# The three views of the tasks that are solved by key poses.
+KEYFRAME_CAMERAS: dict[str, dict[str, Any]] = {
+    "front": {
+        "width": 128,
+        "height": 128,
+        "fov_y_deg": 36.0,
+        "position_m": (1.25, 0.0, 0.95),
+        "quaternion_xyzw": (-0.657559, -0.657559, 0.26003, 0.26003),
+        "near_m": 0.05,
+        "far_m": 3.0,
+    },
+    "left": {
+        "width": 128,
+        "height": 128,
+        "fov_y_deg": 36.0,
+        "position_m": (0.66, 0.9, 0.8),
+        "quaternion_xyzw": (-0.078076, -0.885243, 0.456756, 0.040285),
+        "near_m": 0.05,
+        "far_m": 3.0,
+    },
+    "right": {
+        "width": 128,
+        "height": 128,
+        "fov_y_deg": 36.0,
+        "position_m": (0.66, -0.9, 0.8),
+        "quaternion_xyzw": (-0.885243, -0.078076, 0.040285, 0.456756),
+        "near_m": 0.05,
+        "far_m": 3.0,
+    },
+}
+WORDS_MAX_AGE_S = 1e6  # an instruction does not grow stale
+MAX_STEPS = {
+    "reach": 40, "push": 80, "lift": 60, "pick_place": 80,
+    "stack_blocks": 72, "put_in": 90, "drawer": 140, "press_buttons": 100,
+}  # fmt: skip
+MAX_KEY_POSES = {"stack_blocks": 12, "put_in": 12, "drawer": 20, "press_buttons": 15}
+IDS = {
+    "Reach": "reach",
+    "Push": "push",
+    "Lift": "lift",
+    "PickPlace": "pick_place",
+    "StackBlocks": "stack_blocks",
+    "PutIn": "put_in",
+    "OpenDrawerPut": "drawer",
+    "PressButtons": "press_buttons",
+}
 
 
 def register() -> None:
@@ -56,8 +100,10 @@ def make(
 ) -> gymnasium.Env[Any, Any]:
     """A Panda at one task, with joints, wrench and (if ``cameras``) a front and a wrist RGB-D camera.
 
+    The tasks that are solved by key poses have joints, the task in words, and (if ``cameras``) three RGB-D cameras.
+
     Args:
-        task: "reach", "push", "lift" or "pick_place".
+        task: "reach", "push", "lift" or "pick_place"; "stack_blocks", "put_in", "drawer" or "press_buttons".
         cameras: False is much faster.
         action_mode: a value of :class:`sensors.action.ActionMode`.
         rotation: whether actions turn the tool.
@@ -75,12 +121,17 @@ def make(
     from envs.base import RobotEnv
     from envs.robots.panda import Panda
     from envs.tasks.base import Task
+    from envs.tasks.drawer import OpenDrawerPut
     from envs.tasks.lift import Lift
     from envs.tasks.pick_place import PickPlace
+    from envs.tasks.press_buttons import PressButtons
     from envs.tasks.push import Push
+    from envs.tasks.put_in import PutIn
     from envs.tasks.reach import Reach
+    from envs.tasks.stack_blocks import StackBlocks
     from sensors.base import Sensor
     from sensors.camera import RgbdCamera
+    from sensors.instruction import InstructionSensor
     from sensors.joints import JointSensor
     from sensors.rig import SensorRig
     from sensors.timeline import Timing
@@ -93,20 +144,29 @@ def make(
         "push": lambda: Push(reward=reward),
         "lift": lambda: Lift(reward=reward),
         "pick_place": lambda: PickPlace(reward=reward),
+        "stack_blocks": lambda: StackBlocks(reward=reward),
+        "put_in": lambda: PutIn(reward=reward),
+        "drawer": lambda: OpenDrawerPut(reward=reward),
+        "press_buttons": lambda: PressButtons(reward=reward),
     }
     timing = Timing(rate_hz=RATE_HZ)
     sensors: dict[str, Sensor] = {}
+    by_words = task in MAX_KEY_POSES
     if cameras:
-        sensors["front"] = RgbdCamera(**FRONT_CAMERA, timing=timing)
-        sensors["wrist"] = RgbdCamera(**WRIST_CAMERA, timing=timing)
+        views = KEYFRAME_CAMERAS if by_words else {"front": FRONT_CAMERA, "wrist": WRIST_CAMERA}
+        sensors |= {name: RgbdCamera(**view, timing=timing) for name, view in views.items()}
     sensors["joints"] = JointSensor(timing=timing)
-    sensors["wrench"] = WristWrench(timing=timing)
+    if by_words:
+        sensors["task"] = InstructionSensor(timing=Timing(rate_hz=RATE_HZ, max_age_s=WORDS_MAX_AGE_S))
+    else:
+        sensors["wrench"] = WristWrench(timing=timing)
     return RobotEnv(
         tasks[task](),
         Panda(rotation=rotation, gripper=gripper),
         SensorRig(sensors),
         action_mode=action_mode,
         max_steps=max_steps or MAX_STEPS[task],
+        max_key_poses=MAX_KEY_POSES.get(task, 25),
         goal_keys=goal_keys,
         renderer=renderer,
         render_mode=render_mode,

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.robots.arm import Arm
 from envs.robots.description import RobotDescription
 from envs.world import PyBulletWorld
 from sensors.action import ActionMode, ActionSpec
@@ -14,7 +15,7 @@ from sensors.geometry import FloatArray
 
 
 class Robot(ABC):
-    """One robot. Life: constructed -> ``attach`` once -> (``reset`` -> ``command`` ...) per episode."""
+    """One robot. Life: constructed -> ``attach`` once -> (``reset`` -> ``command`` or ``follow`` ...) per episode."""
 
     @property
     @abstractmethod
@@ -24,6 +25,11 @@ class Robot(ABC):
     @abstractmethod
     def action_spec(self, mode: ActionMode, period_s: float) -> ActionSpec:
         """What an action's numbers mean in this mode."""
+
+    @property
+    @abstractmethod
+    def arm(self) -> Arm:
+        """Kinematics and limits of its arm, to plan with."""
 
     @abstractmethod
     def attach(self, world: PyBulletWorld) -> None:
@@ -45,8 +51,20 @@ class Robot(ABC):
             float32 [A]: the action as it is obeyed, after clipping to the limits and the workspace.
 
         Raises:
-            SpecError: wrong shape, or not finite.
+            SpecError: wrong shape, or not finite; or a key pose, which takes a whole move (:mod:`envs.key_moves`).
         """
+
+    @abstractmethod
+    def follow(self, position_rad: FloatArray, gripper: float, period_s: float) -> None:
+        """Go to these joint positions [J] within ``period_s``, which must be near; the world is stepped afterwards.
+
+        ``gripper`` is -1 (closed) to 1 (open).
+        """
+
+    @property
+    @abstractmethod
+    def gripper(self) -> float:
+        """What the gripper was told last, -1 (closed) to 1 (open)."""
 
     @abstractmethod
     def tool_pose(self) -> FloatArray:

@@ -84,6 +84,11 @@ class SerialChain:
         tool: FloatArray = self._frames(position_rad)[-1] @ self._tail
         return tool
 
+    def joints_and_tool(self, position_rad: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Where the joints are [J, 3], base frame, and ``base_from_tool`` [4, 4]."""
+        frames = self._frames(position_rad)
+        return frames[:, :3, 3], frames[-1] @ self._tail
+
     def solve(
         self,
         base_from_tool: FloatArray,

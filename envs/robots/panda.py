@@ -10,13 +10,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.robots.arm import Arm
 from envs.robots.base import Robot
 from envs.robots.controller import PoseController, SpeedLimits, Workspace
 from envs.robots.description import RobotDescription
 from envs.robots.kinematics import SerialChain, turned
 from envs.robots.panda_model import TOOL_OFFSET_M, panda_urdf
 from envs.world import PyBulletWorld
-from sensors.action import ActionMode, ActionSpec
+from sensors.action import ActionMode, ActionSpec, key_pose_spec
 from sensors.errors import SpecError
 from sensors.geometry import FloatArray, rotation_6d_to_matrix
 
@@ -86,11 +87,13 @@ class Panda(Robot):
             foot_links=("panda_link0", "panda_link1"),
         )
         self._chain = SerialChain(self._description.urdf, ARM_JOINTS, "panda_hand", TOOL_OFFSET_M)
+        self._arm = Arm(self._chain, REST_RAD, self._limits, self._workspace)
         self._controller = PoseController(self._limits)
         self._force_limit: list[float] = self._chain.max_force.tolist()
         self._world: PyBulletWorld | None = None
         self._joints: FloatArray = REST_RAD.copy()
         self._start_rotation: FloatArray = np.eye(3)
+        self._gripper = 1.0
 
     @property
     def description(self) -> RobotDescription:
@@ -98,7 +101,13 @@ class Panda(Robot):
         return self._description
 
     def action_spec(self, mode: ActionMode, period_s: float) -> ActionSpec:
-        """Bounds and parts of the actions of a mode."""
+        """Bounds and parts of the actions of a mode.
+
+        Raises:
+            SpecError: key poses, of a Panda whose actions lack rotation or gripper.
+        """
+        if mode is ActionMode.KEY_POSE:
+            return key_pose_spec(self.action_spec(ActionMode.EE_POSE, period_s))
         low: list[float] = []
         high: list[float] = []
         parts: dict[str, tuple[int, int]] = {}
@@ -123,6 +132,11 @@ class Panda(Robot):
         space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32), dtype=np.float32)
         return ActionSpec(mode, space, parts, period_s)
 
+    @property
+    def arm(self) -> Arm:
+        """Kinematics and limits of its arm."""
+        return self._arm
+
     def attach(self, world: PyBulletWorld) -> None:
         """Load the robot into a world."""
         world.add_robot(self._description)
@@ -146,6 +160,7 @@ class Panda(Robot):
         self._start_rotation = np.array(base_from_tool[:3, :3])
         self._controller.reset(base_from_tool)
         gripper = GRIPPER_OPEN_M if self._grips else 0.0
+        self._gripper = 1.0 if self._grips else -1.0
         world = self._attached()
         world.place_joints(joints, gripper)
         world.drive(joints.tolist(), self._chain.max_velocity.tolist(), self._force_limit, gripper, self._gripper_force)
@@ -153,6 +168,9 @@ class Panda(Robot):
     def command(self, values: NDArray[np.float32], spec: ActionSpec) -> NDArray[np.float32]:
         """Start to act on an action; see :meth:`Robot.command`."""
         sent = np.clip(spec.check(values), spec.space.low, spec.space.high)
+        if spec.mode is ActionMode.KEY_POSE:
+            got, fix = "a key pose, which is a whole move", "Use envs.key_moves.KeyMoves."
+            raise SpecError("Panda.command", "an action for one control period", got, fix)
         if spec.mode is ActionMode.JOINT_POSITION:
             joints = sent[spec.part("position_rad")].astype(float)
             self._go(joints, spec.period_s)
@@ -169,8 +187,19 @@ class Panda(Robot):
             if not self._go(joints, spec.period_s) or not met:
                 # What the joints cannot follow is not commanded either, or the command would run away from the arm.
                 self._controller.reset(self._chain.forward(self._joints))
-        self._drive(sent[spec.part("gripper")][0] if self._grips else -1.0, spec.period_s)
+        self._drive(float(sent[spec.part("gripper")][0]) if self._grips else -1.0, spec.period_s)
         return sent
+
+    def follow(self, position_rad: FloatArray, gripper: float, period_s: float) -> None:
+        """Go to joint positions nearby; see :meth:`Robot.follow`."""
+        self._joints = np.minimum(np.maximum(position_rad, self._chain.low), self._chain.high)
+        self._controller.reset(self._chain.forward(self._joints))
+        self._drive(gripper if self._grips else -1.0, period_s)
+
+    @property
+    def gripper(self) -> float:
+        """What the gripper was told last."""
+        return self._gripper
 
     def tool_pose(self) -> FloatArray:
         """``base_from_tool`` [4, 4] now."""
@@ -205,7 +234,8 @@ class Panda(Robot):
         way = np.abs(self._joints - world.joint_state().position_rad)
         # An even speed over the whole period, not a jump at its start: jerks shake objects out of the hand.
         speed = np.minimum(VELOCITY_SLACK * way / period_s + 0.02, self._chain.max_velocity)
-        gripper = (float(opening) + 1.0) / 2.0 * GRIPPER_OPEN_M
+        self._gripper = opening
+        gripper = (opening + 1.0) / 2.0 * GRIPPER_OPEN_M
         world.drive(self._joints.tolist(), speed.tolist(), self._force_limit, gripper, self._gripper_force)
 
     def _attached(self) -> PyBulletWorld:

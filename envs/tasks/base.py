@@ -39,7 +39,7 @@ class Goal:
 
 
 class Task(ABC):
-    """One task. Life: constructed -> ``attach`` once -> (``reset`` -> ``outcome`` ...) per episode."""
+    """One task. Life: constructed -> ``attach`` once -> (``reset`` -> ``update``, ``outcome`` ...) per episode."""
 
     @property
     @abstractmethod
@@ -62,6 +62,13 @@ class Task(ABC):
     @abstractmethod
     def reset(self, rng: np.random.Generator, randomisation: Randomisation) -> None:
         """Put up this episode's objects and targets."""
+
+    @abstractmethod
+    def update(self) -> None:
+        """What the scene does by itself: a lamp that lights up, a latch that falls in.
+
+        Called after every stretch of physics, at least once per control period.
+        """
 
     @abstractmethod
     def outcome(self) -> Outcome:

@@ -100,6 +100,9 @@ class Lift(Task):
             (half, half, half), (*place, half), yaw, mass_kg=DENSITY_KG_M3 * 8 * half**3, rgba=colour, friction=1.0
         )
 
+    def update(self) -> None:
+        """Nothing happens by itself."""
+
     def outcome(self) -> Outcome:
         """How high the box is."""
         world, robot = attached("Lift", self._world, self._robot)

@@ -95,6 +95,9 @@ class PickPlace(Task):
         middle, mass = (*place, half), DENSITY_KG_M3 * 8 * half**3
         self._delivery.take(world.add_box((half, half, half), middle, yaw, mass_kg=mass, rgba=colour, friction=1.0))
 
+    def update(self) -> None:
+        """Nothing happens by itself."""
+
     def outcome(self) -> Outcome:
         """Where the box is and whether it was let go."""
         world, robot = self._delivery.around()

@@ -97,6 +97,9 @@ class Push(Task):
         middle = (*place, height / 2)
         self._delivery.take(world.add_cylinder(radius, height, middle, mass_kg=mass, rgba=colour, friction=0.5))
 
+    def update(self) -> None:
+        """Nothing happens by itself."""
+
     def outcome(self) -> Outcome:
         """How far the puck is from the zone."""
         _, robot = self._delivery.around()

@@ -86,6 +86,9 @@ class Reach(Task):
         colour = draw_colour(rng, randomisation.object_colour, hue=0.0)
         self._marker = world.add_sphere(MARKER_RADIUS_M, self._target_m, rgba=colour)
 
+    def update(self) -> None:
+        """Nothing happens by itself."""
+
     def outcome(self) -> Outcome:
         """How far the tool is."""
         goal = self.goal()

@@ -46,7 +46,12 @@ def ee_pose(position: tuple[float, float, float], yaw: float, gripper: float) ->
 
 def test_spec_of_each_mode(robot: Panda) -> None:
     sizes = {mode: robot.action_spec(mode, PERIOD_S).size for mode in ActionMode}
-    assert sizes == {ActionMode.EE_POSE: 10, ActionMode.EE_DELTA: 7, ActionMode.JOINT_POSITION: 8}
+    assert sizes == {
+        ActionMode.EE_POSE: 10, ActionMode.EE_DELTA: 7, ActionMode.JOINT_POSITION: 8, ActionMode.KEY_POSE: 11
+    }  # fmt: skip
+    key, pose = (robot.action_spec(mode, PERIOD_S) for mode in (ActionMode.KEY_POSE, ActionMode.EE_POSE))
+    assert key.parts == {**pose.parts, "avoid": (10, 11)}
+    np.testing.assert_array_equal(key.space.low[:10], pose.space.low)
     bare = Panda(rotation=False, gripper=False)
     assert bare.action_spec(ActionMode.EE_DELTA, PERIOD_S).parts == {"position": (0, 3)}
     assert bare.action_spec(ActionMode.EE_POSE, PERIOD_S).parts == {"position_m": (0, 3)}

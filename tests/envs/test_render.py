@@ -119,7 +119,7 @@ def test_renderer_is_named_and_checked(world: PyBulletWorld) -> None:
 
 
 def test_egl_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.world.load_egl", lambda *_: None)
+    monkeypatch.setattr("envs.pictures.load_egl", lambda *_: None)
     with pytest.raises(SensorError, match="EGL"):
         PyBulletWorld(renderer="egl")
     auto = PyBulletWorld(renderer="auto")
