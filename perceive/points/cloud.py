@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perceive.batch import Batch
-from perceive.geometry import camera_rays, full_precision
+from perceive.geometry import full_precision
 from sensors.errors import WiringError
 
 FIELDS = ("rgb", "depth_m", "intrinsics_px", "base_from_camera")
@@ -31,8 +31,10 @@ class Cloud:
 
     def within(self, low_m: Tensor, high_m: Tensor) -> Tensor:
         """Which points are valid and inside the box from ``low_m`` [3] to ``high_m`` [3], bool [B, P]."""
-        inside = (self.xyz_m >= low_m) & (self.xyz_m <= high_m)
-        return self.valid & inside.all(-1)
+        inside = self.valid
+        for value, low, high in zip(self.xyz_m.unbind(-1), low_m, high_m, strict=True):
+            inside = inside & (value >= low) & (value <= high)
+        return inside
 
 
 def fuse(batch: Batch, cameras: Sequence[str], max_depth_m: float = 3.0) -> Cloud:
@@ -61,9 +63,13 @@ def fuse(batch: Batch, cameras: Sequence[str], max_depth_m: float = 3.0) -> Clou
         measured = (depth > 0) & (depth < max_depth_m) & stream.valid[:, -1, None, None]
         depth = torch.where(measured, depth, 0.0).float()
         with full_precision(depth.device):
-            rays = camera_rays(intrinsics.float(), height, width)
-            turned = rays @ camera[:, :3, :3].float().transpose(1, 2)
-            places.append(turned * depth.reshape(size, -1, 1) + camera[:, None, :3, 3].float())
+            # Rays are sums of a part of the column and one of the row, so no pixel is multiplied by a matrix.
+            fx, fy, cx, cy = intrinsics.float()[:, :, None].unbind(1)
+            right = (torch.arange(width, device=depth.device) - cx) / fx
+            down = (torch.arange(height, device=depth.device) - cy) / fy
+            x, y, z, origin = camera[:, None, :3].float().unbind(-1)
+            ray = (down[..., None] * y + z)[:, :, None] + (right[..., None] * x)[:, None]
+            places.append(torch.addcmul(origin[:, None], ray, depth[..., None]).flatten(1, 2))
         colours.append(rgb.reshape(size, -1, 3).float() / 255.0)
         there.append(measured.reshape(size, -1))
     return Cloud(torch.cat(places, 1), torch.cat(colours, 1), torch.cat(there, 1))
