@@ -86,10 +86,13 @@ class TrunkNetwork(StageNetwork):
             raise WiringError("TrunkNetwork.faces", f"{views} names of faces", f"{faces}", "Name every view.")
         self._faces: tuple[View, ...] = views_named(faces)
         self._grid = size_px // patch_px
-        self._patch = patch_px
+        self._patch, self._cell = patch_px, cell_px
         # A patch is mostly background: what is rare in it has to be told apart before it is summed up.
         self.cells = nn.Sequential(nn.Conv2d(channels, cell_width, cell_px, cell_px), nn.GELU())
         self.patches = nn.Conv2d(cell_width, width, patch_px // cell_px, patch_px // cell_px)
+        # The colour of a small thing would drown in the sum over its patch, and a word would never find it: of three
+        # blocks the one that is told was found after 500 steps with the strongest cells, and not in 1000 without.
+        self.strongest = nn.Conv2d(cell_width, width, 1)
         self.patch_norm = nn.LayerNorm(width)
         self.view_embedding = nn.Parameter(torch.randn(views, width) * 0.5)
         self.tell = nn.Linear(language_width, width)
@@ -118,7 +121,9 @@ class TrunkNetwork(StageNetwork):
                 "TrunkNetwork", f"{self.views} views of {self.size_px} px", f"{tuple(stage.images.shape)}",
                 "Render what the network was made for.",
             )  # fmt: skip
-        patches = self.patches(self.cells(stage.images.flatten(0, 1))).flatten(2).transpose(1, 2)
+        cells = self.cells(stage.images.flatten(0, 1))
+        peaks = nn.functional.max_pool2d(cells, self._patch // self._cell)
+        patches = (self.patches(cells) + self.strongest(peaks)).flatten(2).transpose(1, 2)
         pictures = self.patch_norm(patches).view(size, views, grid * grid, -1) + self.view_embedding[:, None]
         tool = self.own(stage.proprio)[:, None]
         told = tool[:, :0]
