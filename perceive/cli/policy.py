@@ -58,7 +58,7 @@ def env_maker(path: str, env: Mapping[str, Any]) -> Callable[[], gymnasium.Env[A
 
 def for_policy(path: str, env: Mapping[str, Any]) -> dict[str, Any]:
     """The config of an environment with whole moves as actions, where the policy at ``path`` predicts key poses."""
-    if trained_mode(path) == ActionMode.KEY_POSE.value:
+    if not is_rl(path) and trained_mode(path) == ActionMode.KEY_POSE.value:
         return {**env, "action_mode": ActionMode.KEY_POSE.value}
     return dict(env)
 

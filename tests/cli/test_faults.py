@@ -35,7 +35,14 @@ def test_every_fault_builds_states_its_arguments_and_acts(path: Path) -> None:
         for step in range(60):
             rig.tick(step / 12)
             stream = rig.observe(step / 12).streams["front"]
-            shown.append((float(stream.age_s[-1]), bool(stream.valid[-1]), stream.data["depth_m"].tobytes()))
+            shown.append(
+                (
+                    float(stream.age_s[-1]),
+                    bool(stream.valid[-1]),
+                    stream.data["depth_m"].tobytes(),
+                    stream.data["base_from_camera"].tobytes(),
+                )
+            )
         seen.append(shown)
         rig.close()
     assert seen[0] != seen[1]

@@ -19,8 +19,8 @@ from transformers import Dinov2Config, Dinov2Model
 from perceive.batch import BatchStream
 from perceive.build import build, resolve
 from perceive.encoders.base import Encoder
-from perceive.model_base import Model
 from perceive.heads.base import Head
+from perceive.model_base import Model
 from perceive.trunk import Trunk
 from sensors.errors import WiringError
 from tests.contracts import build_sensor, check_config, config_files, load_composed, load_plain

@@ -89,12 +89,14 @@ def test_an_unplugged_sensor_is_not_seen() -> None:
 
 
 def test_the_result_in_figures() -> None:
-    episodes = [EpisodeResult(i, i < 3, 10, 1.0, 0.0, np.full(10, 0.002)) for i in range(4)]
+    # A plan failed in every episode; only in the last one did that end in failure.
+    episodes = [EpisodeResult(i, i < 3, 10, 1.0, 0.0, np.full(10, 0.002), failed_plans=2) for i in range(4)]
     result = EvaluationResult(episodes)
     assert (result.successes, result.count, result.success_rate) == (3, 4, 0.75)
     assert result.interval == wilson_interval(3, 4)
     assert result.latency_ms(95) == pytest.approx(2.0)
-    assert result.to_json()["by_seed"][3] == {"seed": 3, "success": False, "steps": 10}
+    assert result.planner_failures == 1
+    assert result.to_json()["by_seed"][3] == {"seed": 3, "success": False, "steps": 10, "failed_plans": 2}
 
 
 def test_no_seed_is_an_error() -> None:
