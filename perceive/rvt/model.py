@@ -23,6 +23,7 @@ from perceive.normalize import FieldStats
 from perceive.points.cloud import FIELDS, Cloud, fuse
 from perceive.rvt.cube import Cube
 from perceive.rvt.network import PoseLogits, StageFeatures, StageInput, StageNetwork
+from perceive.rvt.pillar import move_pillars
 from perceive.rvt.readout import heatmap_loss, peak_of_logits
 from perceive.rvt.renderer import Rendered, channels, render
 from perceive.rvt.rotation import RotationBins
@@ -94,6 +95,9 @@ class KeyPoseModel(Model):
         least_seen: part of all pixels that has to be a point inside the workspace.
         max_depth_m: farther surfaces count as not measured.
         max_points: in training each sample keeps so many random points; 0 = all.
+        pillar_m: in training, what is within this of the vertical through a key pose is moved elsewhere together with
+            the key pose (see perceive.rvt.pillar); 0 = nothing is.
+        floor_m: height below which points are the table, for ``pillar_m``.
         proprio: how many of the numbers opening, place of the tool in the cube (3), rotation of the tool (6) are read.
         ignored_sensors: sensors of the rig that are meant not to be read.
 
@@ -123,6 +127,8 @@ class KeyPoseModel(Model):
         least_seen: float = 0.01,
         max_depth_m: float = 3.0,
         max_points: int = 0,
+        pillar_m: float = 0.0,
+        floor_m: float = 0.01,
         proprio: int = PROPRIO,
         ignored_sensors: Sequence[str] = (),
     ) -> None:
@@ -156,6 +162,7 @@ class KeyPoseModel(Model):
         self._views, self._size = views_named(views), size_px
         self._zoom, self._jitter, self._sigma_px, self._splat_px = zoom, zoom_jitter, sigma_px, splat_px
         self._least, self._max_depth_m, self._max_points = least_seen, max_depth_m, max_points
+        self._pillar_m, self._floor_m = pillar_m, floor_m
         self._proprio_size = proprio
         self.stages = nn.ModuleList(stages)
         self.language = language
@@ -231,6 +238,11 @@ class KeyPoseModel(Model):
         position = wanted[:, self._spec.part("position_m")]
         bins = self.bins.encode(rotation_6d_to_matrix(wanted[:, self._spec.part("rotation_6d")]))
         cloud, _ = self._cloud(batch)
+        if self.training and self._pillar_m:
+            tool_m = batch.stream(self._joints).data["base_from_tool"][:, -1, :3, 3].float()
+            cloud, position = move_pillars(
+                cloud, position, tool_m, self.low_m, self.high_m, self._pillar_m, self._floor_m
+            )
         cube, told = self._first_cube(batch), self._told(batch)
         terms: dict[str, Tensor] = {}
         features: StageFeatures | None = None
