@@ -1,7 +1,8 @@
 """Colours and their words exchanged together: a red block that is told as red becomes a blue one that is told as blue.
 
-What a robot is to do stays the same under such an exchange, so ten demonstrations of "stack the red block on the blue
-block" teach the other pairs of colours as well (in the spirit of GenAug: Chen et al., RSS 2023, which repaints by a
+What a robot is to do stays the same under such an exchange, so demonstrations of "stack the red block on the blue
+block" are examples of the other pairs of colours as well. It does not move the right answer: a layout that is known by
+heart stays known (in the spirit of GenAug: Chen et al., RSS 2023, which repaints by a
 generative model; here only the hue of strong colours is turned).
 """
 

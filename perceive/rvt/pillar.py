@@ -1,6 +1,6 @@
 """Moving what a key pose is about: the pillar of points around it goes elsewhere, and the key pose with it.
 
-Ten demonstrations are ten layouts. A model learns them by heart ("in this scene, the left one") long before it learns
+Ten demonstrations are ten layouts. A model can learn them by heart ("in this scene, the left one") before it learns
 what a word means. What matters for most key poses stands right under them; so this part of the cloud is moved to a free
 place, and where the thing stands among the others tells nothing any more.
 """
