@@ -90,14 +90,7 @@ def recoloured(rgb: Tensor, hues: Tensor, becomes: Tensor) -> Tensor:
     spread = highest.float() - lowest
     chosen = (spread > SATURATED * highest) & (highest > BRIGHT)
     sample = chosen.nonzero()[:, 0]
-    red, green, blue = rgb[chosen].float().unbind(-1)
-    value, chroma = highest[chosen].float(), spread[chosen]
-    hue = torch.where(
-        value == red,
-        (green - blue) / chroma,
-        torch.where(value == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma),
-    )
-    hue = hue / 6 % 1.0
+    hue, value, chroma = hue_of(rgb[chosen].float())
     away = ((hue[:, None] - hues + 0.5) % 1.0 - 0.5).abs()
     nearest = away.argmin(1)
     named = away.amin(1) <= FARTHEST
@@ -108,3 +101,20 @@ def recoloured(rgb: Tensor, hues: Tensor, becomes: Tensor) -> Tensor:
     out = rgb.clone()
     out[chosen] = colour.clamp(0, 255).to(rgb.dtype) if rgb.dtype.is_floating_point else colour.round().to(rgb.dtype)
     return out
+
+
+def hue_of(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hue in [0, 1), value and chroma [...] of float colours [..., 3]; value and chroma in the unit of the colours.
+
+    Hue is 0 = red, 1/3 = green, 2/3 = blue, and 0 for greys, which have none.
+    """
+    red, green, blue = rgb.unbind(-1)
+    value = rgb.amax(-1)
+    chroma = value - rgb.amin(-1)
+    unit = torch.where(chroma > 0, chroma, 1.0)
+    hue = torch.where(
+        value == red,
+        (green - blue) / unit,
+        torch.where(value == green, 2 + (blue - red) / unit, 4 + (red - green) / unit),
+    )
+    return hue / 6 % 1.0, value, chroma

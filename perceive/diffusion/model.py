@@ -22,6 +22,7 @@ from perceive.diffusion.schedule import CosineSchedule
 from perceive.geometry import full_precision, matrix_to_rotation_6d, widened
 from perceive.heads.base import ActionChunk
 from perceive.language.base import Language
+from perceive.language.colours import ColourNames
 from perceive.model_base import Model, decayed
 from perceive.normalize import FieldStats
 from perceive.points.cloud import FIELDS, Cloud, fuse
@@ -62,6 +63,8 @@ class PointDiffusionModel(Model):
             the workspace still holds ``candidates`` points then, it saves time and costs nothing.
         use_color: whether points have a colour.
         language: turns instructions into tokens; None = no instruction is read.
+        colours: tells of each point how much it looks like the first, second, ... colour that the instruction names;
+            None = nothing. Not part of the published method.
         joints: the sensor with ``base_from_tool`` and ``gripper_m``.
         instruction: the sensor with ``text``.
         point_layers: widths of the PointNet's layers.
@@ -96,6 +99,7 @@ class PointDiffusionModel(Model):
         stride: int = 1,
         use_color: bool = True,
         language: Language | None = None,
+        colours: ColourNames | None = None,
         joints: str = "joints",
         instruction: str = "task",
         point_layers: Sequence[int] = (64, 128, 256),
@@ -123,7 +127,7 @@ class PointDiffusionModel(Model):
             )  # fmt: skip
         read: list[tuple[str, Sequence[str]]] = [(name, FIELDS) for name in cameras]
         read.append((joints, ("base_from_tool", "gripper_m")))
-        if language is not None:
+        if language is not None or colours is not None:
             read.append((instruction, ("text",)))
         _check_sensors(owner, read, sensor_spaces, ignored_sensors)
         self._sensors = tuple(name for name, _ in read)
@@ -138,7 +142,9 @@ class PointDiffusionModel(Model):
         self.schedule = CosineSchedule(noise_steps)
         self.schedule.visited(sample_steps)  # raises here rather than at the first answer
         self.scale = ActionScale(action_spec)
-        self.pointnet = PointNet(6 if use_color else 3, point_width, point_layers)
+        self.colours = colours
+        slots = 0 if colours is None else colours.slots
+        self.pointnet = PointNet((6 if use_color else 3) + slots, point_width, point_layers)
         self.state = _two_layers(_STATE, state_width)
         self.language = language
         told = point_width + state_width
@@ -215,7 +221,7 @@ class PointDiffusionModel(Model):
 
     @torch.no_grad()
     def _points_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Points of the workspace [B, N, 3 or 6] in its units, and which of them are there [B, N]."""
+        """Points of the workspace [B, N, F] in its units with what is known of them, and which of them are there [B, N]."""
         with full_precision(self.low_m.device):
             if self.training:
                 row, column = torch.randint(self._stride, (2,)).tolist()
@@ -227,6 +233,10 @@ class PointDiffusionModel(Model):
             )
             place = self._normalised(cloud.xyz_m)
             points = torch.cat([place, cloud.rgb * 2 - 1], -1) if self._color else place
+            if self.colours is not None:
+                text = batch.stream(self._instruction)
+                named = self.colours(cloud.rgb, text.data["text"][:, -1].to(points.device))
+                points = torch.cat([points, torch.where(text.valid[:, -1:, None].to(points.device), named, 0.0)], -1)
             return torch.where(cloud.valid[..., None], points, 0.0), cloud.valid
 
     def _normalised(self, points_m: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from perceive.batch import ActionTarget, Batch
 from perceive.geometry import full_precision, matrix_to_rotation_6d, rotation_6d_to_matrix, widened
 from perceive.language.base import Language
+from perceive.language.colours import ColourNames
 from perceive.model_base import Model, decayed
 from perceive.normalize import FieldStats
 from perceive.points.cloud import FIELDS, Cloud, fuse
@@ -86,6 +87,8 @@ class KeyPoseModel(Model):
         size_px: S, edge of a virtual view.
         stages: the network of each stage; all but the first see ``zoom`` times as much detail.
         language: turns instructions into tokens; None = no instruction is read.
+        colours: gives the stages one more channel for each of its slots: how much a pixel looks like the first, second,
+            ... colour that the instruction names. None = none.
         joints: the sensor with ``base_from_tool`` and ``gripper_m``.
         instruction: the sensor with ``text``.
         zoom: of the second stage.
@@ -118,6 +121,7 @@ class KeyPoseModel(Model):
         size_px: int,
         stages: Sequence[StageNetwork],
         language: Language | None = None,
+        colours: ColourNames | None = None,
         joints: str = "joints",
         instruction: str = "task",
         zoom: float = 4.0,
@@ -144,7 +148,7 @@ class KeyPoseModel(Model):
                 owner, "zoom > 1, zoom * zoom_jitter < 1, 0 <= least_seen < 1, sigma_px > 0",
                 f"{zoom}, {zoom_jitter}, {least_seen}, {sigma_px}", "With more jitter the key pose leaves the cube.",
             )  # fmt: skip
-        self._sensors = (*cameras, joints, *([] if language is None else [instruction]))
+        self._sensors = (*cameras, joints, *([] if language is None and colours is None else [instruction]))
         for name in (*self._sensors, *ignored_sensors):
             if name not in sensor_spaces:
                 raise WiringError(
@@ -166,6 +170,7 @@ class KeyPoseModel(Model):
         self._proprio_size = proprio
         self.stages = nn.ModuleList(stages)
         self.language = language
+        self.colours = colours
         self.bins = RotationBins()
         for stage in stages:
             if stage.views != len(self._views) or stage.size_px != size_px:
@@ -320,10 +325,21 @@ class KeyPoseModel(Model):
             points = cube.normalise(cloud.xyz_m)
             rendered = render(points, cloud.rgb, cloud.valid, self._views, self._size, self._splat_px)
             images = channels(rendered, self._views)
+            if self.colours is not None:
+                images = torch.cat([images, self._named(self.colours, rendered, batch)], 2)
             own = self._proprio(batch, cube)
         seen = StageInput(images, rendered.xyz, rendered.hit, own, *told)
         features: StageFeatures = stage(seen)
         return rendered, features
+
+    def _named(self, colours: ColourNames, rendered: Rendered, batch: Batch) -> Tensor:
+        """How much each pixel looks like each colour that the instruction names [B, V, K, S, S]."""
+        stream = batch.stream(self._instruction)
+        text = stream.data["text"][:, -1].to(rendered.features.device)
+        pixels = rendered.features.permute(0, 1, 3, 4, 2)  # [B, V, S, S, 3]
+        score = colours(pixels.flatten(1, 3), text).unflatten(1, pixels.shape[1:4]).permute(0, 1, 4, 2, 3)
+        told = stream.valid[:, -1].to(score.device)[:, None, None, None, None]
+        return torch.where(told & rendered.hit[:, :, None], score, 0.0)
 
     def _proprio(self, batch: Batch, cube: Cube) -> Tensor:
         """Opening, place in the cube and rotation of the tool [B, 10]; zero where the joints are absent."""

@@ -90,9 +90,6 @@ class TrunkNetwork(StageNetwork):
         # A patch is mostly background: what is rare in it has to be told apart before it is summed up.
         self.cells = nn.Sequential(nn.Conv2d(channels, cell_width, cell_px, cell_px), nn.GELU())
         self.patches = nn.Conv2d(cell_width, width, patch_px // cell_px, patch_px // cell_px)
-        # So that the colour of a small thing need not drown in the sum over its patch. Not shown to matter: on rendered
-        # blocks, words were bound as soon without it.
-        self.strongest = nn.Conv2d(cell_width, width, 1)
         self.patch_norm = nn.LayerNorm(width)
         self.view_embedding = nn.Parameter(torch.randn(views, width) * 0.5)
         self.tell = nn.Linear(language_width, width)
@@ -122,8 +119,7 @@ class TrunkNetwork(StageNetwork):
                 "Render what the network was made for.",
             )  # fmt: skip
         cells = self.cells(stage.images.flatten(0, 1))
-        peaks = nn.functional.max_pool2d(cells, self._patch // self._cell)
-        patches = (self.patches(cells) + self.strongest(peaks)).flatten(2).transpose(1, 2)
+        patches = self.patches(cells).flatten(2).transpose(1, 2)
         pictures = self.patch_norm(patches).view(size, views, grid * grid, -1) + self.view_embedding[:, None]
         tool = self.own(stage.proprio)[:, None]
         told = tool[:, :0]

@@ -140,6 +140,19 @@ def test_every_sensor_counts_and_none_is_needed(name: str) -> None:
     assert answer(net, absent(batch, name)).isfinite().all()
 
 
+def test_named_colours_reach_the_points_without_a_language() -> None:
+    names = {"_target_": "perceive.language.colours.ColourNames", "hues": {"red": 0.0, "green": 0.36, "blue": 0.61}}
+    net, batch = model(language=None, colours=names).eval(), seen()
+    assert "task" in net.sensor_names
+    points, valid = net._points_of(batch)  # type: ignore[operator]
+    assert points.shape[-1] == 9
+    # TEXTS: the first two name the same colours in another order, the others none.
+    assert float(points[:2, :, 6].amax(1).min()) > 0
+    assert float(points[2:, :, 6:].abs().max()) == 0
+    assert float(points[~valid].abs().sum()) == 0
+    assert float(net._points_of(absent(batch, "task"))[0][..., 6:].abs().max()) == 0  # type: ignore[operator]
+
+
 def test_without_any_sensor_the_loss_and_its_gradients_are_numbers() -> None:
     net = model().train()
     terms = net.loss(absent(seen(), *RIG), {"action": fake_target(np.random.default_rng(0), 4, CHUNK)})
@@ -299,7 +312,7 @@ def test_the_shipped_config_is_the_class() -> None:
     net = build_model(config, rig, dict.fromkeys(rig, 1), SPEC)
     assert isinstance(net, PointDiffusionModel)
     assert 1e6 < sum(p.numel() for p in net.parameters()) < 3e6
-    without = {**config, "language": None, "ignored_sensors": ["task"]}
+    without = {**config, "language": None, "colours": None, "ignored_sensors": ["task"]}
     assert "task" not in build_model(without, rig, dict.fromkeys(rig, 1), SPEC).sensor_names
 
 

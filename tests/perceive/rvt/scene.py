@@ -94,13 +94,14 @@ def make_batch(count: int, seed: int = 0) -> tuple[Batch, ActionTarget]:
 
 
 def make_model(kind: str = "trunk", stages: int = 2, **changes: Any) -> KeyPoseModel:
-    """A small model for :data:`SPACES`; ``kind`` is "trunk" or "rvt2"."""
+    """A small model for :data:`SPACES`; ``kind`` is "trunk" or "rvt2". ``stages.NAME`` changes a stage."""
     size = {"views": 3, "size_px": 56, "patch_px": 14, "language_width": 16, "proprio": 10, "token_width": 32}
     size |= {"width": 64, "depth": 2, "heads": 2}
     if kind == "trunk":
         part = {"_target_": "perceive.rvt.trunk_network.TrunkNetwork", "faces": ["top", "front", "right"]}
     else:
         part = {"_target_": "perceive.rvt.network.Rvt2Network", "head_width": 32, "language_tokens": 8, "dropout": 0.0}
+    part |= {key[7:]: changes.pop(key) for key in list(changes) if key.startswith("stages.")}
     config = {
         "_target_": "perceive.rvt.model.KeyPoseModel",
         "cameras": list(EYES),

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from perceive.batch import Batch, BatchStream
 from perceive.loading import build_model, load_model
+from perceive.rvt.cube import Cube
 from perceive.rvt.model import KeyPoseModel
+from perceive.rvt.views import pixel_of
 from sensors.action import ActionMode, end_effector_spec
 from sensors.errors import SpecError, WiringError
 from tests.perceive.rvt.scene import SPACES, make_batch, make_model, make_spec
@@ -150,6 +152,27 @@ def test_the_instruction_matters_and_its_absence_is_survived() -> None:
     logits = [model(b)["action"].looks[0].logits for b in (batch, other, silent)]
     assert not torch.equal(logits[0], logits[1])
     assert bool(torch.isfinite(logits[2]).all())
+
+
+def test_stages_see_where_the_named_colours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"_target_": "perceive.language.colours.ColourNames", "hues": {"red": 0.0, "green": 0.36, "blue": 0.63}}
+    model = make_model("trunk", stages=1, language=None, colours=names, **{"stages.channels": 13}).eval()
+    batch, target = make_batch(4)
+    told: list[Tensor] = []
+    stage = model.stages[0]
+    monkeypatch.setattr(stage, "forward", lambda seen, go=stage.forward: (told.append(seen.images), go(seen))[1])
+    model(batch)
+    score = told[0][:, 0, 10]  # from above: the first colour that is named
+    assert float(score.amax((1, 2)).min()) > 0.8
+    assert float(told[0][:, :, 11:].max()) == 0.0  # one colour is named
+    cube = Cube.around(model.low_m, model.high_m, 4, model.low_m.device)
+    pixel = pixel_of(cube.normalise(target.values[:, :, :3]), model._views, 56)[:, 0, 0]
+    rows, columns = torch.meshgrid(torch.arange(56) + 0.5, torch.arange(56) + 0.5, indexing="ij")
+    weight = torch.where(score > 0.5, score, 0.0)
+    middle = torch.stack([(weight * grid).sum((1, 2)) / weight.sum((1, 2)) for grid in (columns, rows)], -1)
+    assert float((middle - pixel).norm(dim=-1).max()) < 2.0
+    model(changed(batch, "task", absent))
+    assert float(told[1][:, :, 10:].abs().max()) == 0.0
 
 
 def test_one_stage_and_no_language() -> None:
