@@ -221,7 +221,7 @@ class PointDiffusionModel(Model):
 
     @torch.no_grad()
     def _points_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Points of the workspace [B, N, F] in its units with what is known of them, and which of them are there [B, N]."""
+        """Points of the workspace in its units, with what else is known of them [B, N, F]; which are there [B, N]."""
         with full_precision(self.low_m.device):
             if self.training:
                 row, column = torch.randint(self._stride, (2,)).tolist()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceive.vtt.base import Fused, FusionNetwork
-from perceive.vtt.convolution import PictureNet, WrenchNet
+from perceive.vtt.convolution import PictureNet, WrenchNet, judge
 
 IMAGE, WRENCH = 256, 32  # numbers of the feature that are the picture's and the wrench's
 
@@ -18,7 +18,7 @@ class Concatenation(FusionNetwork):
     """256 numbers of a CNN beside 32 of an MLP: the first network that VTT is compared to (arXiv 2210.00121).
 
     Only the sizes are published ones: 288 features, 0.77 million parameters at the width 32. The published comparison
-    sets it against a network of fifteen times its size; ``width=136`` makes it as large as VTT.
+    sets it against a network of fifteen times its size; ``width=140`` makes it as large as VTT.
 
     What is not there is zeros in the feature.
 
@@ -35,8 +35,8 @@ class Concatenation(FusionNetwork):
         self._image_px = image_px
         self.picture = PictureNet(image_px, width, IMAGE)
         self.felt = WrenchNet(width, WRENCH)
-        self.alignment = nn.Linear(self.width, 1)
-        self.contact = nn.Linear(self.width, 1)
+        self.alignment = judge(self.width, width)
+        self.contact = judge(self.width, width)
 
     @property
     def image_px(self) -> int:

@@ -1,4 +1,4 @@
-"""What the networks that VTT is compared to read with: a picture by convolutions, a wrench by an MLP."""
+"""The parts of the networks that VTT is compared to: convolutions for a picture, MLPs for a wrench and for logits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WrenchNet(nn.Module):
     """A wrench [B, 6] as a vector [B, outputs].
 
     Args:
-        width: a sixth of that of its three hidden layers.
+        width: a sixth of that of its two hidden layers.
         outputs: size of the vector.
     """
 
@@ -55,11 +55,19 @@ class WrenchNet(nn.Module):
         super().__init__()
         hidden = 6 * width
         self.layers = nn.Sequential(
-            nn.Linear(6, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-            nn.Linear(hidden, outputs),
-        )  # fmt: skip
+            nn.Linear(6, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, outputs)
+        )
 
     def forward(self, wrench: Tensor, there: Tensor) -> Tensor:
         """The vector [B, outputs]; what is not there, ``there`` bool [B], is read as zeros."""
         read: Tensor = self.layers(torch.where(there[:, None], wrench, 0.0))
         return read
+
+
+def judge(features: int, width: int) -> nn.Module:
+    """Features [B, W] -> a logit [B, 1]; ``2 * width`` hidden units.
+
+    Not linear: what is linear in numbers of the picture beside numbers of the wrench is a sum of what each says alone,
+    which cannot say whether they belong together.
+    """
+    return nn.Sequential(nn.Linear(features, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))

@@ -71,7 +71,7 @@ class VttModel(Model):
         joints: name of a sensor with ``base_from_tool`` and ``gripper_m``, read after the fusion; None = none.
         chunk: K.
         hidden: width of what turns the feature into actions.
-        force_norm_N: force that is 1 to the network, newton. Published: 50, for blocks of 45 kg and more.
+        force_norm_N: force that is 1 to the network, newton. Published: 50.
         torque_norm_Nm: likewise, newton metres. Published: 50.
         contact_N: from this force on it is a contact, newton. Published: 15.
         alignment_weight: of the loss of alignment; 0 saves the pass over shuffled pairs, which is half of the work.

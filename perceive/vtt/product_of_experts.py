@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from perceive.geometry import full_precision, widened
 from perceive.vtt.base import Fused, FusionNetwork
-from perceive.vtt.convolution import PictureNet, WrenchNet
+from perceive.vtt.convolution import PictureNet, WrenchNet, judge
 from sensors.errors import SpecError
 
 LEAST_VARIANCE = 1e-4  # so that one expert cannot silence the other for good
+SURE = 4.0  # untrained experts have variances about softplus(-4) = 0.02: from 1 on, what is drawn is noise and stays it
 
 
 @final
@@ -22,7 +23,7 @@ class ProductOfExperts(FusionNetwork):
 
     Product of experts: Hinton, Neural Computation 2002; with a standard normal prior as one of them, so that any may be
     absent: Wu & Goodman, NeurIPS 2018; over picture and wrench: Lee et al., T-RO 2020. Only the sizes are those of the
-    VTT comparison (arXiv 2210.00121): 288 features, 1.06 million parameters at the width 32; ``width=128`` makes it as
+    VTT comparison (arXiv 2210.00121): 288 features, 1.06 million parameters at the width 32; ``width=132`` makes it as
     large as VTT.
 
     What is not there is no factor; without both the feature is that of the prior: mean 0, variance 1.
@@ -43,8 +44,8 @@ class ProductOfExperts(FusionNetwork):
         self._image_px, self._features, self._sample = image_px, features, sample
         self.picture = PictureNet(image_px, width, 2 * features)
         self.felt = WrenchNet(width, 2 * features)
-        self.alignment = nn.Linear(features, 1)
-        self.contact = nn.Linear(features, 1)
+        self.alignment = judge(features, width)
+        self.contact = judge(features, width)
 
     @property
     def image_px(self) -> int:
@@ -59,7 +60,7 @@ class ProductOfExperts(FusionNetwork):
         with full_precision(said.device):
             means, spread = widened(said).chunk(2, -1)
             there = torch.stack([image_there, wrench_there], 1)
-            mean, variance = product_of_gaussians(means, softplus(spread) + LEAST_VARIANCE, there)
+            mean, variance = product_of_gaussians(means, softplus(spread - SURE) + LEAST_VARIANCE, there)
             features = mean
             if self.training and self._sample:
                 features = mean + variance.sqrt() * torch.randn_like(mean)

@@ -9,10 +9,11 @@ For each keyframe task: ten demonstrations, three policies trained on them, and 
 - chunk: the foundation's chunk policy, RGB-D patches with places and a pointing head;
 - diffusion: a point cloud and a denoised chunk of actions (after 3D Diffusion Policy).
 
-All see the same cameras, joints and instruction, the same scenes with the same seeds, and colours exchanged with
-their words (perceive.recolour). Colours that the instruction names are marked in what rvt and diffusion see
-(perceive.language.colours); the chunk policy's encoders see one sensor at a time and have only the words. Every run goes on where it was interrupted. ``--robust`` evaluates the rvt policy of
-one task under faults that it was not trained for, on the same seeds.
+All see the same cameras, joints and instruction, the same scenes with the same seeds, and colours exchanged with their
+words (perceive.recolour). Colours that the instruction names are marked in what rvt and diffusion see
+(perceive.language.colours); the chunk policy's encoders see one sensor at a time and have only the words. Every run
+goes on where it was interrupted. ``--robust`` evaluates the rvt policy of one task under faults that it was not
+trained for, on the same seeds.
 """
 
 from __future__ import annotations
