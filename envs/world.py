@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from envs.articulated import ArticulatedBodies, JointDrive
 from envs.collision import CollisionScene
+from envs.contacts import touching
 from envs.opengl import matrix
 from envs.physics import add_shape, disconnect, set_up, upright
 from envs.pictures import Light, Pictures, check_renderer
@@ -23,7 +24,7 @@ from envs.rays import cast
 from envs.robot_model import RobotModel
 from envs.robots.description import RobotDescription
 from envs.solids import BodyShapes
-from sensors.base import JointState, Picture
+from sensors.base import JointState, Picture, Touching
 from sensors.errors import SpecError
 from sensors.geometry import FloatArray
 
@@ -271,19 +272,25 @@ class PyBulletWorld:
         return self._body_of_robot().wrench()
 
     def ray_cast(
-        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+        self,
+        start_m: FloatArray,
+        end_m: FloatArray,
+        *,
+        robot: bool = False,
+        cosines: FloatArray | None = None,
+        bodies: Sequence[int] | None = None,
     ) -> FloatArray:
         """Metres [N] along rays [N, 3] -> [N, 3] to the first solid that they meet from outside; inf = none.
 
         Rays pass through the robot unless ``robot``: then they meet its collision model. ``cosines``: float [N], filled
-        with the cosine of the angle of incidence; 0 = nothing was met.
+        with the cosine of the angle of incidence; 0 = nothing was met. ``bodies``: rays pass through all others.
 
         Raises:
             SpecError: a solid has a shape for which there is no closed form.
         """
         starts, ends = np.asarray(start_m, dtype=float), np.asarray(end_m, dtype=float)
-        bodies = [*self._others, self._robot] if robot and self._robot >= 0 else self._others
-        distance, found = cast(self._shapes.placed(bodies), starts, ends)
+        solids = [*(self._others if bodies is None else bodies), *([self._robot] if robot and self._robot >= 0 else [])]
+        distance, found = cast(self._shapes.placed(solids), starts, ends)
         if cosines is not None:
             cosines[:] = found
         return distance
@@ -291,6 +298,10 @@ class PyBulletWorld:
     def touches(self, link: str, margin_m: float) -> bool:
         """Whether anything that is not the robot is within ``margin_m`` of a link."""
         return self._body_of_robot().touches(link, margin_m, self._others)
+
+    def touching(self, link: str, margin_m: float) -> list[Touching]:
+        """What is within ``margin_m`` of a link and not the robot; SpecError if there is no such link."""
+        return touching(pybullet, self._id, self._body_of_robot(), link, self._others, margin_m)
 
     # -- privileged: for tasks and experts, never for sensors -------------------------------------------------------
 

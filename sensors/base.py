@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,33 @@ class JointState:
     position_rad: FloatArray
     velocity_rad_s: FloatArray
     gripper_m: float
+
+
+@dataclass(frozen=True, eq=False)
+class Touching:
+    """A body near a link of the robot, and the contacts through which all of the robot holds it.
+
+    The contacts are the points at which surfaces met in the last physics step, whether they carried force or not. Those
+    of the robot's other links are listed too: a rigid body between two fingers is held by both at once, and only the
+    sum of their forces is determined by physics.
+
+    Attributes:
+        body: its number, for ``bodies`` of :meth:`World.ray_cast`.
+        base_from_body: [4, 4] of the part of it that is nearest to the link.
+        friction: Coulomb's coefficient between it and the link.
+        links: int [N], the link of each contact: 0 = the one that was asked for, other numbers = other links.
+        points_m: float [N, 3], base frame.
+        normals: float [N, 3], out of the body and into the robot, base frame.
+        force_N: float [N, 3], what each contact exerts on the robot, base frame.
+    """
+
+    body: int
+    base_from_body: FloatArray
+    friction: float
+    links: NDArray[np.int64]
+    points_m: FloatArray
+    normals: FloatArray
+    force_N: FloatArray  # noqa: N815  (units keep their own capital letter, design convention 4)
 
 
 class World(Protocol):
@@ -74,16 +102,25 @@ class World(Protocol):
         """force_N [3] and torque_Nm [3] at the wrist in the sensor frame, and base_from_sensor [4, 4]."""
 
     def ray_cast(
-        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+        self,
+        start_m: FloatArray,
+        end_m: FloatArray,
+        *,
+        robot: bool = False,
+        cosines: FloatArray | None = None,
+        bodies: Sequence[int] | None = None,
     ) -> FloatArray:
         """Metres [N] along each ray [N, 3] -> [N, 3] to the first surface; inf = none.
 
         Rays pass through the robot unless ``robot``. ``cosines``: float [N], filled with the cosine of the angle of
-        incidence, 1 = perpendicular to the surface; 0 = nothing was met.
+        incidence, 1 = perpendicular to the surface; 0 = nothing was met. ``bodies``: rays pass through all others.
         """
 
     def touches(self, link: str, margin_m: float) -> bool:
         """Whether anything that is not the robot is within ``margin_m`` of a link."""
+
+    def touching(self, link: str, margin_m: float) -> Sequence[Touching]:
+        """What is within ``margin_m`` of a link and not the robot, by rising number of the body."""
 
 
 class Sensor(ABC):

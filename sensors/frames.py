@@ -130,6 +130,39 @@ class GelImageFrame(Frame):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class ForceFieldFrame(Frame):
+    """The forces that act on each piece of a fingertip's gel.
+
+    Attributes:
+        force_N: float32 [h, w, 3] in the pad frame, exerted *on* the gel: what presses has z < 0, what drags the gel to
+            the right of the picture x > 0. The sum over the field is the whole force on the fingertip.
+        base_from_pad: float [4, 4]; origin in the pad's middle, +x to the right of the picture, +y down,
+            +z out of the gel towards what is touched.
+        size_m: float [2], height and width of the sensing area.
+    """
+
+    force_N: NDArray[np.float32]  # noqa: N815  (units keep their own capital letter, design convention 4)
+    base_from_pad: FloatArray
+    size_m: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PressureFrame(Frame):
+    """How hard each of a few cells of a fingertip is pressed (taxel arrays, beads).
+
+    Attributes:
+        normal_N: float32 [h, w] >= 0, the force on each cell along the pad's inward normal; 0 = untouched, or dead.
+        base_from_pad: float [4, 4]; origin in the pad's middle, +x to the right of the picture, +y down,
+            +z out of the pad towards what is touched.
+        size_m: float [2], height and width of the sensing area.
+    """
+
+    normal_N: NDArray[np.float32]  # noqa: N815
+    base_from_pad: FloatArray
+    size_m: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WrenchFrame(Frame):
     """Force and torque at a wrist.
 
@@ -139,7 +172,7 @@ class WrenchFrame(Frame):
         base_from_sensor: float [4, 4].
     """
 
-    force_N: FloatArray  # noqa: N815  (units keep their own capital letter, design convention 4)
+    force_N: FloatArray  # noqa: N815
     torque_Nm: FloatArray  # noqa: N815
     base_from_sensor: FloatArray
 

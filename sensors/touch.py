@@ -10,13 +10,10 @@ from gymnasium import spaces
 
 from sensors.base import Sensor, World
 from sensors.frames import TactileFrame
-from sensors.geometry import pose, transform_points
-from sensors.simulated import check_settings, not_negative, not_ready, positive, require_world
+from sensors.pad import SLACK_M, PadGrid, pad_rules
+from sensors.simulated import check_settings, not_negative, not_ready, require_world
 from sensors.spec import box
 from sensors.timeline import Timing
-
-_BEHIND_M = 0.004  # rays start this far inside the finger: an object that sinks in a little is still met from outside
-_SLACK_M = 0.001  # rays are cast a little earlier than needed: collision shapes are rounder than the mesh
 
 
 @final
@@ -59,30 +56,23 @@ class FingertipTouch(Sensor):
         check_settings(
             "FingertipTouch",
             {
-                "link": (bool(link), link, "the name of a finger link"),
-                "position_m": (len(position_m) == 3, position_m, "3 numbers"),
-                "quaternion_xyzw": (len(quaternion_xyzw) == 4, quaternion_xyzw, "4 numbers, x y z w"),
-                "rows": (rows >= 1, rows, "at least 1"),
-                "columns": (columns >= 1, columns, "at least 1"),
-                **positive({"height_m": height_m, "width_m": width_m, "gel_m": gel_m}),
+                **pad_rules(
+                    link=link,
+                    position_m=position_m,
+                    quaternion_xyzw=quaternion_xyzw,
+                    rows=rows,
+                    columns=columns,
+                    height_m=height_m,
+                    width_m=width_m,
+                    gel_m=gel_m,
+                ),
                 **not_negative({"noise_m": noise_m}),
             },
         )
         self._timing = timing
         self._link = link
-        self._link_from_pad = pose(position_m, quaternion_xyzw)
-        self._shape = (rows, columns)
-        self._size_m = np.array([height_m, width_m])
-        self._gel_m = gel_m
+        self._grid = PadGrid(position_m, quaternion_xyzw, rows, columns, height_m, width_m, gel_m)
         self._noise_m = noise_m
-        # Taxel centres [h * w, 3] in the pad frame, at both ends of their rays.
-        y, x = np.meshgrid(
-            ((np.arange(rows) + 0.5) / rows - 0.5) * height_m,
-            ((np.arange(columns) + 0.5) / columns - 0.5) * width_m,
-            indexing="ij",
-        )
-        self._starts_m = np.stack([x.ravel(), y.ravel(), np.full(x.size, -_BEHIND_M)], axis=-1)
-        self._ends_m = self._starts_m + np.array([0.0, 0.0, _BEHIND_M + gel_m])
         self._world: World | None = None
         self._rng: np.random.Generator | None = None
 
@@ -91,7 +81,7 @@ class FingertipTouch(Sensor):
         """indentation_m, base_from_pad, size_m; see :class:`sensors.frames.TactileFrame`."""
         return spaces.Dict(
             {
-                "indentation_m": box(0.0, self._gel_m, self._shape),
+                "indentation_m": box(0.0, self._grid.gel_m, self._grid.shape),
                 "base_from_pad": box(-1000.0, 1000.0, (4, 4)),
                 "size_m": box(0.0, 1.0, (2,)),
             }
@@ -122,17 +112,16 @@ class FingertipTouch(Sensor):
         """
         if self._world is None or self._rng is None:
             raise not_ready("FingertipTouch")
-        base_from_pad = self._world.link_pose(self._link) @ self._link_from_pad
-        noise = self._rng.standard_normal(self._shape, dtype=np.float32)  # drawn always: frame k has its own noise
-        indentation = np.zeros(self._shape, np.float32)
-        if self._world.touches(self._link, self._gel_m + _SLACK_M):
-            starts = transform_points(base_from_pad, self._starts_m)
-            ends = transform_points(base_from_pad, self._ends_m)
-            pressed = _BEHIND_M + self._gel_m - self._world.ray_cast(starts, ends).reshape(self._shape)
-            noisy = np.clip(pressed + self._noise_m * noise, 0.0, self._gel_m)
+        grid = self._grid
+        base_from_pad = self._world.link_pose(self._link) @ grid.link_from_pad
+        noise = self._rng.standard_normal(grid.shape, dtype=np.float32)  # drawn always: frame k has its own noise
+        indentation = np.zeros(grid.shape, np.float32)
+        if self._world.touches(self._link, grid.gel_m + SLACK_M):
+            pressed = grid.reach_m(self._world, base_from_pad)
+            noisy = np.clip(pressed + self._noise_m * noise, 0.0, grid.gel_m)
             indentation = np.where(pressed > 0, noisy, 0.0).astype(np.float32)
         return TactileFrame(
-            stamp_s=now_s, indentation_m=indentation, base_from_pad=base_from_pad, size_m=self._size_m.copy()
+            stamp_s=now_s, indentation_m=indentation, base_from_pad=base_from_pad, size_m=grid.size_m.copy()
         )
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ ARMS: dict[str, list[str]] = {
     ],
     "diffusion": [
         "model=point_diffusion", "dataset=steps", "augment=scene_words",
-        "train.steps=3000", "train.batch_size=64", "train.lr=0.0003", "train.ema_decay=0.999",
+        "train.steps=3000", "train.batch_size=64", "train.lr=0.001", "train.ema_decay=0.999",
     ],
 }  # fmt: skip
 ONLY = {"rvt_small": EASIEST, "rvt_unnamed": ("stack_blocks",)}  # the other arms play all tasks
