@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sensors.base import JointState, Picture
+from sensors.base import JointState, Picture, Touching
 from sensors.geometry import FloatArray, invert, pose, transform_points
 
 TABLE_RGB, BOX_RGB, SKY_RGB = (150, 120, 90), (200, 30, 30), (30, 40, 60)
@@ -104,10 +104,19 @@ class FakeWorld:
         return self.force.copy(), self.torque.copy(), self.link_pose("panda_hand")
 
     def ray_cast(
-        self, start_m: FloatArray, end_m: FloatArray, *, robot: bool = False, cosines: FloatArray | None = None
+        self,
+        start_m: FloatArray,
+        end_m: FloatArray,
+        *,
+        robot: bool = False,
+        cosines: FloatArray | None = None,
+        bodies: Sequence[int] | None = None,
     ) -> FloatArray:
         along = end_m - start_m
         table, box = self._hit_table(start_m, along), self._hit_box(start_m, along)
+        if bodies is not None:
+            table = table if TABLE_BODY in bodies else np.full_like(table, np.inf)
+            box = box if BOX_BODY in bodies else np.full_like(box, np.inf)
         part = np.minimum(table, box)
         length = np.linalg.norm(along, axis=-1)
         if cosines is not None:  # along the normal of what is hit: the table's, or that of the box's side
@@ -128,6 +137,13 @@ class FakeWorld:
         local = transform_points(invert(self.base_from_box), corners)
         to_box = np.linalg.norm(np.maximum(np.abs(local) - self.box_size_m / 2, 0.0), axis=-1)
         return bool(min(to_box.min(), corners[:, 2].min()) <= margin_m)
+
+    def touching(self, link: str, margin_m: float) -> list[Touching]:
+        # Nothing here has weight, so nothing carries a force.
+        if not self.touches(link, margin_m):
+            return []
+        none = np.zeros((0, 3))
+        return [Touching(BOX_BODY, self.base_from_box.copy(), 0.8, np.zeros(0, np.int64), none, none, none)]
 
     def _hit_table(self, starts: FloatArray, directions: FloatArray) -> FloatArray:
         """Multiples [N] of the directions [N, 3] at which rays meet the table from above; inf = never."""

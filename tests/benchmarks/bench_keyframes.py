@@ -49,11 +49,11 @@ ARMS: dict[str, list[str]] = {
     ],
     "chunk": [
         "model=chunk_language", "dataset=steps", "augment=scene_words",
-        "train.steps=2400", "train.batch_size=32", "train.lr=0.001", "train.ema_decay=0.9975",
+        "train.steps=800", "train.batch_size=32", "train.lr=0.001", "train.ema_decay=0.9975",
     ],
     "diffusion": [
         "model=point_diffusion", "dataset=steps", "augment=scene_words",
-        "train.steps=3000", "train.batch_size=64", "train.lr=0.001", "train.ema_decay=0.999",
+        "train.steps=1200", "train.batch_size=64", "train.lr=0.001", "train.ema_decay=0.999",
     ],
 }  # fmt: skip
 ONLY = {"rvt_small": EASIEST, "rvt_unnamed": ("stack_blocks",)}  # the other arms play all tasks

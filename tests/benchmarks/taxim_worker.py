@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import importlib.metadata
 import json
 import shutil
 import sys
@@ -101,8 +102,6 @@ def main() -> None:
     """Answer orders until there are no more."""
     torch.set_num_threads(1)
     stand_in()
-    import importlib.metadata
-
     worker = Worker(Path(sys.argv[1]))
     for line in sys.stdin:
         order = json.loads(line)
