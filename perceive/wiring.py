@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gymnasium import spaces
@@ -40,6 +40,34 @@ def check_config(
                 "none",
                 "Add one to the model's encoders, or list the sensor in ignored_sensors.",
             )
+
+
+def check_sensors(
+    owner: str,
+    read: Sequence[tuple[str, Sequence[str]]],
+    sensor_spaces: Mapping[str, spaces.Dict],
+    ignored: Sequence[str],
+) -> None:
+    """Raise WiringError unless all sensors that are read, (name, fields), are there, and no other that is not ignored.
+
+    For models that read sensors without an encoder for each; ``owner`` is the class that asks.
+    """
+    names = [name for name, _ in read]
+    for name in (*names, *ignored):
+        if name not in sensor_spaces:
+            raise WiringError(owner, f"the sensor '{name}'", f"{sorted(sensor_spaces)}", nearest(name, sensor_spaces))
+    for name, fields in read:
+        missing = [field for field in fields if field not in sensor_spaces[name].spaces]
+        if missing:
+            raise WiringError(
+                f"{owner}, sensor '{name}'", f"the fields {list(fields)}", f"no {missing}", "Name another sensor."
+            )
+    for name in sensor_spaces:
+        if name not in names and name not in ignored:
+            raise WiringError(
+                f"{owner}, sensor '{name}'", f"one of {names}", "another",
+                "Add it to those that are read, or list it in ignored_sensors.",
+            )  # fmt: skip
 
 
 def check_shapes(sensor: str, stream: BatchStream, shapes: Mapping[str, tuple[int, ...]]) -> None:

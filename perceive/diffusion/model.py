@@ -28,8 +28,9 @@ from perceive.normalize import FieldStats
 from perceive.points.cloud import FIELDS, Cloud, fuse
 from perceive.points.sample import Method, downsample, thinned
 from perceive.saved import Description
+from perceive.wiring import check_sensors
 from sensors.action import ActionSpec
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 HEAD = "action"
 OPEN_M = 0.08  # gripper opening that counts as 1
@@ -129,7 +130,7 @@ class PointDiffusionModel(Model):
         read.append((joints, ("base_from_tool", "gripper_m")))
         if language is not None or colours is not None:
             read.append((instruction, ("text",)))
-        _check_sensors(owner, read, sensor_spaces, ignored_sensors)
+        check_sensors(owner, read, sensor_spaces, ignored_sensors)
         self._sensors = tuple(name for name, _ in read)
         self._cameras, self._joints, self._instruction = tuple(cameras), joints, instruction
         self._points, self._sampling, self._candidates, self._voxel_m = points, sampling, candidates, voxel_m
@@ -276,28 +277,3 @@ def _held(target: ActionTarget) -> Tensor:
     last = torch.where(target.valid, steps, first).cummax(1).values
     held = target.values.gather(1, last[..., None].expand_as(target.values))
     return torch.where(target.valid.any(1)[:, None, None], held, 0.0)
-
-
-def _check_sensors(
-    owner: str,
-    read: Sequence[tuple[str, Sequence[str]]],
-    sensor_spaces: Mapping[str, spaces.Dict],
-    ignored: Sequence[str],
-) -> None:
-    """Raise unless all sensors that are read are there with their fields, and no other is."""
-    names = [name for name, _ in read]
-    for name in (*names, *ignored):
-        if name not in sensor_spaces:
-            raise WiringError(owner, f"the sensor '{name}'", f"{sorted(sensor_spaces)}", nearest(name, sensor_spaces))
-    for name, fields in read:
-        missing = [field for field in fields if field not in sensor_spaces[name].spaces]
-        if missing:
-            raise WiringError(
-                f"{owner}, sensor '{name}'", f"the fields {list(fields)}", f"no {missing}", "Name another."
-            )
-    for name in sensor_spaces:
-        if name not in names and name not in ignored:
-            raise WiringError(
-                f"{owner}, sensor '{name}'", f"one of {names}", "another",
-                "Add it to cameras, or list it in ignored_sensors.",
-            )  # fmt: skip

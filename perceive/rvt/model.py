@@ -30,8 +30,9 @@ from perceive.rvt.renderer import Rendered, channels, render
 from perceive.rvt.rotation import RotationBins
 from perceive.rvt.views import pixel_of, views_named
 from perceive.saved import Description
+from perceive.wiring import check_sensors
 from sensors.action import ActionMode, ActionSpec
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 HEAD = "action"
 OPEN_M = 0.08  # gripper opening that counts as 1
@@ -149,17 +150,11 @@ class KeyPoseModel(Model):
                 f"{zoom}, {zoom_jitter}, {least_seen}, {sigma_px}", "With more jitter the key pose leaves the cube.",
             )  # fmt: skip
         self._sensors = (*cameras, joints, *([] if language is None and colours is None else [instruction]))
-        for name in (*self._sensors, *ignored_sensors):
-            if name not in sensor_spaces:
-                raise WiringError(
-                    owner, f"the sensor '{name}'", f"{sorted(sensor_spaces)}", nearest(name, sensor_spaces)
-                )
-        for name in sensor_spaces:
-            if name not in self._sensors and name not in ignored_sensors:
-                raise WiringError(
-                    f"{owner}, sensor '{name}'", f"one of {list(self._sensors)}", "another",
-                    "Add it to cameras, or list it in ignored_sensors.",
-                )  # fmt: skip
+        read: list[tuple[str, Sequence[str]]] = [(name, FIELDS) for name in cameras]
+        read.append((joints, ("base_from_tool", "gripper_m")))
+        check_sensors(
+            owner, read + [(name, ("text",)) for name in self._sensors[len(read) :]], sensor_spaces, ignored_sensors
+        )
         self._cameras, self._joints, self._instruction = tuple(cameras), joints, instruction
         self._spec = action_spec
         self.faces = tuple(views)

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from perceive.vtt.base import keep_scale
 from sensors.errors import WiringError
 
 
@@ -34,6 +35,7 @@ class PictureNet(nn.Module):
             layers += [nn.Conv2d(before, after, kernel, 2, kernel // 2), nn.GELU()]
             edge = (edge + 1) // 2
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * edge * edge, outputs))
+        keep_scale(self.layers)
 
     def forward(self, image: Tensor, there: Tensor) -> Tensor:
         """The vector [B, outputs]; what is not there, ``there`` bool [B], is read as zeros."""
@@ -57,6 +59,7 @@ class WrenchNet(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(6, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, outputs)
         )
+        keep_scale(self.layers)
 
     def forward(self, wrench: Tensor, there: Tensor) -> Tensor:
         """The vector [B, outputs]; what is not there, ``there`` bool [B], is read as zeros."""
@@ -70,4 +73,6 @@ def judge(features: int, width: int) -> nn.Module:
     Not linear: what is linear in numbers of the picture beside numbers of the wrench is a sum of what each says alone,
     which cannot say whether they belong together.
     """
-    return nn.Sequential(nn.Linear(features, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))
+    layers = nn.Sequential(nn.Linear(features, 2 * width), nn.GELU(), nn.Linear(2 * width, 1))
+    keep_scale(layers)
+    return layers

@@ -28,8 +28,9 @@ from perceive.vtt.losses import (
     shuffled_partners,
 )
 from perceive.vtt.picture import AreaResize
+from perceive.wiring import check_sensors
 from sensors.action import ActionSpec
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 HEAD = "action"
 OPEN_M = 0.08  # gripper opening that counts as 1
@@ -73,7 +74,8 @@ class VttModel(Model):
         hidden: width of what turns the feature into actions.
         force_norm_N: force that is 1 to the network, newton. Published: 50.
         torque_norm_Nm: likewise, newton metres. Published: 50.
-        contact_N: from this force on it is a contact, newton. Published: 15.
+        contact_N: above this force it is a contact, newton. Published: 15, of all six numbers of a wrench together;
+            here of the force alone, which has a unit.
         alignment_weight: of the loss of alignment; 0 saves the pass over shuffled pairs, which is half of the work.
         contact_weight: of the loss of contact.
         divergence_weight: of the divergence of the feature's Gaussian from the standard one, where the network says
@@ -117,11 +119,11 @@ class VttModel(Model):
             raise SpecError(
                 owner, "weights >= 0", f"{alignment_weight}, {contact_weight}, {divergence_weight}", "Correct them."
             )
-        read = {camera: ("rgb",), wrench: ("force_N", "torque_Nm")}
+        read: list[tuple[str, Sequence[str]]] = [(camera, ("rgb",)), (wrench, ("force_N", "torque_Nm"))]
         if joints is not None:
-            read[joints] = ("base_from_tool", "gripper_m")
-        _check_sensors(owner, read, sensor_spaces, ignored_sensors)
-        self._sensors = tuple(read)
+            read.append((joints, ("base_from_tool", "gripper_m")))
+        check_sensors(owner, read, sensor_spaces, ignored_sensors)
+        self._sensors = tuple(name for name, _ in read)
         self._camera, self._wrench, self._joints = camera, wrench, joints
         self._contact_N = contact_N
         self._weights = {"alignment": alignment_weight, "contact": contact_weight, "divergence": divergence_weight}
@@ -261,26 +263,3 @@ def _with_shuffled(seen: _Seen) -> _Seen:
         torch.cat([seen.image_there, seen.image_there]),
         torch.cat([seen.wrench_there, seen.wrench_there[other]]),
     )
-
-
-def _check_sensors(
-    owner: str,
-    read: Mapping[str, Sequence[str]],
-    sensor_spaces: Mapping[str, spaces.Dict],
-    ignored: Sequence[str],
-) -> None:
-    """Raise unless all sensors that are read are there with their fields, and no other is."""
-    for name in (*read, *ignored):
-        if name not in sensor_spaces:
-            raise WiringError(owner, f"the sensor '{name}'", f"{sorted(sensor_spaces)}", nearest(name, sensor_spaces))
-    for name, fields in read.items():
-        missing = [field for field in fields if field not in sensor_spaces[name].spaces]
-        if missing:
-            raise WiringError(
-                f"{owner}, sensor '{name}'", f"the fields {list(fields)}", f"no {missing}", "Name another sensor."
-            )
-    for name in sensor_spaces:
-        if name not in read and name not in ignored:
-            raise WiringError(
-                f"{owner}, sensor '{name}'", f"one of {list(read)}", "another", "List it in ignored_sensors."
-            )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from perceive.trunk import Block
-from perceive.vtt.base import Fused, FusionNetwork
+from perceive.vtt.base import Fused, FusionNetwork, keep_scale
 from sensors.errors import WiringError
 
 ALIGNMENT, CONTACT = 0, 1  # the two learned tokens stand first, in this order
@@ -83,6 +83,8 @@ class VttNetwork(FusionNetwork):
         self.leave = nn.Sequential(nn.Linear(count * compressed, half), nn.GELU(), nn.Linear(half, width))
         self.alignment = nn.Linear(token_width, 1)
         self.contact = nn.Linear(token_width, 1)
+        for part in (self.patch, self.wrench, self.compress, self.leave):
+            keep_scale(part)
 
     @property
     def image_px(self) -> int:
