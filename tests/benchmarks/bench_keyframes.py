@@ -56,6 +56,7 @@ ARMS: dict[str, list[str]] = {
         "train.steps=1200", "train.batch_size=64", "train.lr=0.001", "train.ema_decay=0.999",
     ],
 }  # fmt: skip
+RIVALS = ["train.weight_decay=0.05", "train.checkpoint_every=400", "train.threads=1"]  # as the experiments have them
 ONLY = {"rvt_small": EASIEST, "rvt_unnamed": ("stack_blocks",)}  # the other arms play all tasks
 PLAY = {"chunk": {"replan_s": 0.0}, "diffusion": {"replan_s": 0.667}}  # half a chunk is carried out
 CAMERAS = ("front", "left", "right")
@@ -71,7 +72,8 @@ def demonstrations(task: str, folder: Path) -> Path:
 def trained(task: str, arm: str, folder: Path, overrides: Sequence[str]) -> Path:
     """The run folder of one policy; trained, or trained on, if it is not finished."""
     run = folder / task / arm
-    words = [f"experiment=rvt_{task}", *ARMS[arm], f"data={demonstrations(task, folder)}", f"output={run}", *overrides]
+    setting = [f"experiment=rvt_{task}"] if arm.startswith("rvt") else [f"env={task}", *RIVALS]
+    words = [*setting, *ARMS[arm], f"data={demonstrations(task, folder)}", f"output={run}", *overrides]
     config = compose_config("train", words)
     done = find_checkpoint(run).step if checkpoint_folders(run) else 0
     if done < int(config["train"]["steps"]):
