@@ -15,7 +15,7 @@ from perceive.geometry import rotation_6d_to_matrix
 from perceive.loading import build_model
 from policies.keyframes.dataset import KeyframeDataset
 
-STEPS = 240
+STEPS = 320
 VOXEL_M = 0.8 / 84  # edge of the first cube over its pixels
 
 
@@ -32,7 +32,8 @@ def test_eight_key_poses_of_demonstrations_are_learned_by_heart(tmp_path: Path) 
     model = build_model(plan, data.header.sensor_spaces, {**data.header.history, **data.history}, data.action_spec)
     with torch.no_grad():
         before = model.eval()(batch)["action"].values[:, 0, :3]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS, pct_start=0.1)
     model.train()
     for _ in range(STEPS):
         with torch.autocast("cpu", torch.bfloat16):
@@ -41,6 +42,7 @@ def test_eight_key_poses_of_demonstrations_are_learned_by_heart(tmp_path: Path) 
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
     with torch.no_grad():
         said, right = model.eval()(batch)["action"].values[:, 0], target.values[:, 0]
     assert float((before - right[:, :3]).norm(dim=-1).mean()) > 5 * VOXEL_M  # it could not do it before
