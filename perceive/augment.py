@@ -79,7 +79,7 @@ class SceneAugment:
                 for field, value in data.items():
                     if field.startswith("base_from_"):
                         data[field] = turn[:, None] @ value
-            if "rgb" in data:
+            if "rgb" in data and "intrinsics_px" in data:  # a gel's picture is no camera's: it stays where it is
                 data = self._picture(data, generator)
             streams[name] = BatchStream(data, stream.age_s, stream.valid & present[name][:, None])
         return Batch(streams), replace(target, values=self._turned(target.values, turn))

@@ -58,7 +58,7 @@ class ColourWords:
         streams = {}
         for name, stream in batch.streams.items():
             data = dict(stream.data)
-            if "rgb" in data:
+            if "rgb" in data and "intrinsics_px" in data:  # not a gel's picture
                 data["rgb"] = recoloured(data["rgb"], self._hues, becomes)
             if name == self._instruction:
                 data["text"] = self._reworded(data["text"], becomes)

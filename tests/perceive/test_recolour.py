@@ -25,7 +25,12 @@ def scene(text: str = "stack the red block on the blue block") -> Batch:
     picture[..., 1, 1, :] = torch.tensor([20, 30, 220], dtype=torch.uint8)
     words = torch.from_numpy(to_bytes(text, 64))
     return Batch(
-        {"front": stream(rgb=picture), "wrist": stream(rgb=picture), "task": stream(text=words.expand(B, 1, 64))}
+        {
+            "front": stream(rgb=picture, intrinsics_px=torch.ones(B, 1, 4)),
+            "wrist": stream(rgb=picture, intrinsics_px=torch.ones(B, 1, 4)),
+            "finger": stream(rgb=picture),  # a gel's picture: it has no lens, and its colours are slopes
+            "task": stream(text=words.expand(B, 1, 64)),
+        }
     )
 
 
@@ -47,6 +52,7 @@ def test_pictures_and_words_agree_in_every_sample() -> None:
             assert abs(away) < 0.03
         said.add((first, second))
     assert len(said) >= 4  # of six pairs
+    assert torch.equal(out.stream("finger").data["rgb"], scene().stream("finger").data["rgb"])
     assert bool((out.stream("front").data["rgb"][:, :, 2] == 128).all())  # grey stays grey
 
 

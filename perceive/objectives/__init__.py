@@ -1,0 +1,1 @@
+"""Objectives that need no labels: masked modelling, contrastive alignment, vector quantisation."""
