@@ -64,6 +64,7 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_key_pose_act
 	$(BIN)/python -m tests.benchmarks.bench_tactile --out results/tactile.json
 	$(BIN)/python -m tests.benchmarks.bench_vtt
+	$(BIN)/python -m tests.benchmarks.bench_touch_calibration
 	$(BIN)/python -m tests.benchmarks.bench_tactile_learning
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)

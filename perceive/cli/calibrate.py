@@ -1,4 +1,4 @@
-"""perceive calibrate: a camera's intrinsics, or where it is on or beside a robot, with a printed ChArUco board."""
+"""perceive calibrate: a camera's intrinsics or where it is, by a printed board; a gel camera's colours, by a ball."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ camera is beside the robot (the hand holds the board).
 Hand-eye calibration reads pictures and, beside them, poses.json: the hand's pose in the base frame at each picture, in
 metres, quaternions as x y z w (or a matrix of four rows in the place of both):
   {"base_from_hand": {"0000.png": {"position_m": [0.4, 0.0, 0.5], "quaternion_xyzw": [1, 0, 0, 0]}, "0001.png": ...}}
-Take 15 to 20 pictures at rest, the hand turned by 20 to 40 degrees to all sides; shifting alone tells nothing."""
+Take 15 to 20 pictures at rest, the hand turned by 20 to 40 degrees to all sides; shifting alone tells nothing.
+
+touch=digit or touch=gelsight_mini calibrates a fingertip that films its gel: press a ball of known radius into it, 20
+to 50 times all over. pictures=<folder> holds background.png (nothing touches the gel) and press_*.png."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,6 +52,8 @@ def app() -> App:
             "perceive calibrate mode=eye_in_hand simulate=true        (try it, no camera needed)",
             "perceive calibrate mode=intrinsics pictures=my_pictures",
             "perceive calibrate mode=eye_in_hand pictures=my_pictures link=panda_hand",
+            "perceive calibrate touch=digit touch.ball_radius_m=0.003 pictures=my_presses",
+            "perceive calibrate touch=digit +sensor@camera=digit refit=runs/calibrate/touch.npz",
         ),
         job,
     )
@@ -57,6 +62,13 @@ def app() -> App:
 def job(config: dict[str, Any]) -> None:
     """Calibrate as the config says; print the summary and where the files are."""
     output = Path(config["output"])
+    if config["touch"] is not None:
+        from perceive.cli.calibrate_touch import calibrate_gel  # brings torch, which boards do without
+
+        calibrate_gel(config, output)
+        return
+    if config["refit"] is not None:
+        raise SpecError("perceive calibrate", "refit with touch=...", "refit alone", "E.g. touch=digit.")
     board: Board = build(config["board"], where="board")
     if config["mode"] == "board":
         _print_board(config, board, output)

@@ -45,15 +45,18 @@ class CalibrateSchema:
     Attributes:
         mode: board (print one), intrinsics, eye_in_hand (camera on the hand, board fixed) or eye_to_hand (camera fixed,
             board on the hand).
-        pictures: folder of pictures of the board.
+        touch: a fingertip that films its gel, touch=digit or touch=gelsight_mini; calibrates it by presses of a ball,
+            whatever the mode.
+        refit: for touch: file of another fingertip of the kind; only background and gain are found, no presses needed.
+        pictures: folder of pictures of the board; for touch, of background.png and press_*.png, or a film.
         poses: file of the hand's pose in every picture; by default poses.json among the pictures.
-        camera: a camera sensor to take the pictures with, for mode=intrinsics; +sensor@camera=<name>.
+        camera: a camera sensor to take the pictures with, for mode=intrinsics and touch; +sensor@camera=<name>.
         simulate: render pictures instead, to try the command without a camera.
         intrinsics: file of mode=intrinsics; by default they are found from the same pictures.
         link: the robot's link whose poses are given, for mode=eye_in_hand (the URDF's name, or tool).
         output: folder of what is written.
         count: pictures to take or render.
-        timeout_s: the longest wait for a new view of a live camera, seconds.
+        timeout_s: the longest wait for a new view or press of a live camera, seconds.
         seed: of the dry run.
         coefficients: of the distortion, 0, 2, 4 or 5 (k1 k2 p1 p2 k3).
         least_views: intrinsics need so many.
@@ -66,6 +69,8 @@ class CalibrateSchema:
     """
 
     mode: CalibrateMode = CalibrateMode.board
+    touch: Component | None = None
+    refit: str | None = None
     pictures: str | None = None
     poses: str | None = None
     camera: Component | None = None

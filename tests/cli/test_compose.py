@@ -25,6 +25,7 @@ USED_BY = {
     "experiment": ("train", "experiment={name}"),
     "augment": ("train", "augment={name}"),
     "robot": ("run", "policy=hold", "robot={name}"),
+    "touch": ("calibrate", "touch={name}"),
 }
 NEEDED = {"evaluate": ["checkpoint=somewhere"], "run": ["policy=hold"]}
 ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
