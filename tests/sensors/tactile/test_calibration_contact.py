@@ -154,7 +154,7 @@ def test_another_size_is_an_error() -> None:
     with pytest.raises(DataError, match="background"):
         find_contact(picture, FLAT[:100], DIGIT)
     with pytest.raises(DataError, match="float64"):
-        find_contact(picture.astype(float), FLAT, DIGIT)  # type: ignore[arg-type]
+        find_contact(picture.astype(float), FLAT, DIGIT)
 
 
 def test_noise_is_that_of_the_pixels_not_of_the_contact() -> None:

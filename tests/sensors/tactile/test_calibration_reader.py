@@ -143,7 +143,7 @@ def test_wrong_pictures_and_settings_are_refused() -> None:
     reader = GelReader(TABLE, FLAT, GEL)
     for wrong in (np.zeros((96, 120, 3), np.uint8), np.zeros((120, 96, 3), float)):
         with pytest.raises(SpecError, match=r"120, 96, 3"):
-            reader.read(wrong)  # type: ignore[arg-type]
+            reader.read(wrong)
     with pytest.raises(SpecError, match="background"):
         GelReader(TABLE, FLAT[1:], GEL)
     with pytest.raises(SpecError, match="way"):
