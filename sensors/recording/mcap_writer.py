@@ -37,15 +37,18 @@ class McapWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        from mcap.records import Header
+
         if path.exists():
             raise DataError(f"recording '{path}'", "a new file", "one that exists", "Choose another name.")
+        start = _record(
+            Header(profile="", library="perceive").write
+        )  # made before the file, which is empty for an instant
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = io.BufferedWriter(io.FileIO(path, "xb"), buffer_size=1 << 16)
         except OSError as error:
             raise DataError(f"recording '{path}'", "a file that can be made", str(error), "Check the folder.") from None
-        from mcap.records import Header
-
         self._lock = threading.Lock()  # of the stream and what is known of it
         self._size = 0
         self._schemas: list[Any] = []
@@ -61,7 +64,7 @@ class McapWriter:
         self._thread = ThreadPoolExecutor(1, "recording chunks")
         self._under_way: Future[None] | None = None
         with self._lock:
-            self._put(MAGIC, _record(Header(profile="", library="perceive").write))
+            self._put(MAGIC, start)
             self._stream.flush()
 
     @property

@@ -112,13 +112,16 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": root},
     ) as child:  # fmt: skip
         path, ends_s = Path("out/recording.mcap"), time.monotonic() + 120
-        # Chunks come while it runs; what is in the file then is there whatever happens.
-        while not path.exists() or not any(Recording(path).counts.values()):
-            assert time.monotonic() < ends_s, "nothing was recorded"
-            assert child.poll() is None, "it ended by itself"
-            time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
-        told, _ = child.communicate(timeout=60)
+        try:
+            # Chunks come while it runs; what is in the file then is there whatever happens. It is made, then written.
+            while not path.exists() or not path.stat().st_size or not any(Recording(path).counts.values()):
+                assert time.monotonic() < ends_s, "nothing was recorded"
+                assert child.poll() is None, "it ended by itself"
+                time.sleep(0.1)
+            child.send_signal(signal.SIGINT)
+            told, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()  # or a failure here would wait for a recording without end
     assert child.returncode == 0, told
     assert "ended by Ctrl-C" in told
     recording = Recording(path)
