@@ -47,26 +47,31 @@ class Part:
         size_m: edge lengths [3] of a box, or (radius, height) of an upright cylinder.
         middle_m: its middle [3] in the link's frame.
         yaw_rad: its turn about z.
+        roll_rad: its turn about x before that.
+        pitch_rad: its turn about y between the two.
     """
 
     size_m: Sequence[float]
     middle_m: Sequence[float]
     yaw_rad: float = 0.0
+    roll_rad: float = 0.0
+    pitch_rad: float = 0.0
 
 
 @dataclass(frozen=True)
 class Slide:
-    """A link that slides along an axis of the root link.
+    """A link that slides along an axis of the link before it, of the root link if it is the first.
 
     Attributes:
         link: its name.
         joint: the joint's name.
         parts: its solids.
-        origin_m: of its frame [3] in the root's frame at joint position 0.
+        origin_m: of its frame [3] in that link's frame at joint position 0.
         axis: direction [3] of positive joint positions.
         low_m: lowest joint position.
         high_m: highest joint position.
         mass_kg: its mass.
+        friction: coefficient of its surface; None = the simulator's.
     """
 
     link: str
@@ -77,6 +82,7 @@ class Slide:
     low_m: float
     high_m: float
     mass_kg: float
+    friction: float | None = None
 
 
 def tray_urdf() -> Path:
@@ -88,7 +94,7 @@ def tray_urdf() -> Path:
         middle = side * (inner + WALL_M / 2)
         parts.append(Part((WALL_M, 2 * outer, height), (middle, 0.0, FLOOR_M + height / 2)))
         parts.append(Part((2 * inner, WALL_M, height), (0.0, middle, FLOOR_M + height / 2)))
-    return _model("tray", parts)
+    return model_file("tray", parts)
 
 
 def bowl_urdf() -> Path:
@@ -101,7 +107,7 @@ def bowl_urdf() -> Path:
         yaw = turn * side
         place = (middle * math.cos(yaw), middle * math.sin(yaw), FLOOR_M + height / 2)
         parts.append(Part((WALL_M, length, height), place, yaw))
-    return _model("bowl", parts)
+    return model_file("bowl", parts)
 
 
 def cabinet_urdf() -> Path:
@@ -129,7 +135,7 @@ def cabinet_urdf() -> Path:
     drawer.append(Part((stem, 0.01, 0.012), (FRONT_M + stem / 2, 0.0, KNOB_HEIGHT_M)))
     drawer.append(Part(knob, (KNOB_M, 0.0, KNOB_HEIGHT_M)))
     slide = Slide("drawer", "slide", drawer, (0.0, 0.0, 0.0), (1, 0, 0), 0.0, DRAWER_TRAVEL_M, DRAWER_MASS_KG)
-    return _model("cabinet", body, slide)
+    return model_file("cabinet", body, slide)
 
 
 def button_urdf() -> Path:
@@ -137,22 +143,24 @@ def button_urdf() -> Path:
     edge, base = 2 * BUTTON_HALF_M, BUTTON_BASE_M
     cap = [Part((CAP_RADIUS_M, CAP_M), (0.0, 0.0, -CAP_M / 2))]
     slide = Slide("cap", "press", cap, (0.0, 0.0, base + CAP_M), (0, 0, -1), 0.0, CAP_TRAVEL_M, CAP_MASS_KG)
-    return _model("button", [Part((edge, edge, base), (0.0, 0.0, base / 2))], slide)
+    return model_file("button", [Part((edge, edge, base), (0.0, 0.0, base / 2))], slide)
 
 
-def _model(name: str, parts: Sequence[Part], slide: Slide | None = None) -> Path:
-    """The file of a model; the same text is written once."""
+def model_file(name: str, parts: Sequence[Part], *slides: Slide) -> Path:
+    """The file of a model; the same text is written once. Each of ``slides`` hangs on the link before it."""
     robot = ET.Element("robot", name=name)
     _link(robot, "body", parts, 1.0)
-    if slide is not None:
-        _link(robot, slide.link, slide.parts, slide.mass_kg)
+    parent = "body"
+    for slide in slides:
+        _link(robot, slide.link, slide.parts, slide.mass_kg, slide.friction)
         joint = ET.SubElement(robot, "joint", name=slide.joint, type="prismatic")
-        ET.SubElement(joint, "parent", link="body")
+        ET.SubElement(joint, "parent", link=parent)
         ET.SubElement(joint, "child", link=slide.link)
         ET.SubElement(joint, "origin", xyz=_words(slide.origin_m), rpy="0 0 0")
         ET.SubElement(joint, "axis", xyz=_words(slide.axis))
         low, high = f"{slide.low_m:g}", f"{slide.high_m:g}"
         ET.SubElement(joint, "limit", lower=low, upper=high, effort="100", velocity="1")
+        parent = slide.link
     ET.indent(robot)
     text = ET.tostring(robot, encoding="unicode") + "\n"
     return (
@@ -165,8 +173,10 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _link(robot: ET.Element, name: str, parts: Sequence[Part], mass_kg: float) -> None:
+def _link(robot: ET.Element, name: str, parts: Sequence[Part], mass_kg: float, friction: float | None = None) -> None:
     link = ET.SubElement(robot, "link", name=name)
+    if friction is not None:
+        ET.SubElement(ET.SubElement(link, "contact"), "lateral_friction", value=f"{friction:g}")
     inertial = ET.SubElement(link, "inertial")
     ET.SubElement(inertial, "mass", value=f"{mass_kg:g}")
     # Nothing of it ever turns by itself: any positive inertia will do.
@@ -175,7 +185,9 @@ def _link(robot: ET.Element, name: str, parts: Sequence[Part], mass_kg: float) -
     for part in parts:
         for tag in ("visual", "collision"):
             element = ET.SubElement(link, tag)
-            ET.SubElement(element, "origin", xyz=_words(part.middle_m), rpy=_words((0.0, 0.0, part.yaw_rad)))
+            ET.SubElement(
+                element, "origin", xyz=_words(part.middle_m), rpy=_words((part.roll_rad, part.pitch_rad, part.yaw_rad))
+            )
             geometry = ET.SubElement(element, "geometry")
             if len(part.size_m) == 3:
                 ET.SubElement(geometry, "box", size=_words(part.size_m))

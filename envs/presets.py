@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -80,10 +80,15 @@ IDS = {
 
 def register() -> None:
     """Make the ids of :data:`IDS`, e.g. ``perceive/Reach-v0``, known to Gymnasium. May be called twice."""
-    for name, task in IDS.items():
+    register_ids(IDS, "envs.presets:make")
+
+
+def register_ids(ids: Mapping[str, str], entry_point: str) -> None:
+    """Make ``perceive/<name>-v0`` known to Gymnasium for each name -> task that the function ``entry_point`` makes."""
+    for name, task in ids.items():
         env_id = f"perceive/{name}-v0"
         if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point="envs.presets:make", kwargs={"task": task})
+            gymnasium.register(env_id, entry_point=entry_point, kwargs={"task": task})
 
 
 def make(

@@ -15,6 +15,7 @@ from sensors.errors import SpecError, nearest
 from sensors.geometry import FloatArray
 
 ROBOT_GROUP = 64  # collision group of the robot's links
+FINGER_FRICTION = 1.5  # of the fingers; the engine multiplies the coefficients of two surfaces
 GRIPPER_GEAR_N = 50.0  # what holds the two fingers at the same opening
 
 
@@ -62,7 +63,8 @@ class RobotModel:
             touches = 0 if name in description.foot_links else -1
             bullet.setCollisionFilterGroupMask(self.body, link, ROBOT_GROUP, touches, physicsClientId=client)
         for link in self.fingers:
-            bullet.changeDynamics(self.body, link, lateralFriction=1.5, frictionAnchor=True, physicsClientId=client)
+            how = {"lateralFriction": FINGER_FRICTION, "frictionAnchor": True}
+            bullet.changeDynamics(self.body, link, **how, physicsClientId=client)
         # Two independent fingers under equal forces would let a held object slide sideways without resistance.
         first, second = self.fingers
         axis, origin = [1, 0, 0], [0, 0, 0]

@@ -50,12 +50,20 @@ def folded(yaw_rad: float, period_rad: float) -> float:
     return yaw_rad - period_rad * round(yaw_rad / period_rad)
 
 
-def pose_action(spec: ActionSpec, position_m: FloatArray, rotation: FloatArray, gripper: float) -> Action:
-    """An end-effector-pose action; rotation and gripper are left out where the spec has none."""
+def pose_action(
+    spec: ActionSpec, position_m: FloatArray, rotation: FloatArray, gripper: float, growth_1_s: float = math.inf
+) -> Action:
+    """An end-effector-pose action; rotation, gripper and growth of the grip are left out where the spec has none.
+
+    ``growth_1_s``: of the gripper's force, cut to what the robot can do; by default it soon gives all that it can.
+    """
     values = np.empty(spec.size, np.float32)
     values[spec.part("position_m")] = position_m
     if "rotation_6d" in spec.parts:
         values[spec.part("rotation_6d")] = (*rotation[:, 0], *rotation[:, 1])
     if "gripper" in spec.parts:
         values[spec.part("gripper")] = gripper
+    if "grip_growth_1_s" in spec.parts:
+        part = spec.part("grip_growth_1_s")
+        values[part] = np.clip(growth_1_s, spec.space.low[part], spec.space.high[part])
     return Action(values, spec)

@@ -75,7 +75,7 @@ class Panda(Robot):
         self._workspace = Workspace((low[0], low[1], low[2]), (high[0], high[1], high[2]))
         self._limits = SpeedLimits(float(max_linear_m_s), float(max_angular_rad_s), float(leash_m))
         self._turns, self._grips = rotation, gripper
-        self._gripper_force = float(gripper_force_N)
+        self._gripper_force = self._squeeze = float(gripper_force_N)
         self._description = RobotDescription(
             urdf=panda_urdf(mesh_fraction),
             arm_joints=ARM_JOINTS,
@@ -161,6 +161,7 @@ class Panda(Robot):
         self._controller.reset(base_from_tool)
         gripper = GRIPPER_OPEN_M if self._grips else 0.0
         self._gripper = 1.0 if self._grips else -1.0
+        self._squeeze = self._gripper_force
         world = self._attached()
         world.place_joints(joints, gripper)
         world.drive(joints.tolist(), self._chain.max_velocity.tolist(), self._force_limit, gripper, self._gripper_force)
@@ -195,6 +196,17 @@ class Panda(Robot):
         self._joints = np.minimum(np.maximum(position_rad, self._chain.low), self._chain.high)
         self._controller.reset(self._chain.forward(self._joints))
         self._drive(gripper if self._grips else -1.0, period_s)
+
+    def squeeze(self, force_N: float) -> None:  # noqa: N803
+        """Let each finger give at most this force from the next command on, until :meth:`reset`.
+
+        Raises:
+            SpecError: it is not between 0 and ``gripper_force_N``.
+        """
+        if not 0 < force_N <= self._gripper_force:
+            fix = "Raise gripper_force_N, or squeeze less."
+            raise SpecError("Panda.squeeze", f"0 < force_N <= {self._gripper_force:g}", repr(force_N), fix)
+        self._squeeze = float(force_N)
 
     @property
     def gripper(self) -> float:
@@ -236,7 +248,7 @@ class Panda(Robot):
         speed = np.minimum(VELOCITY_SLACK * way / period_s + 0.02, self._chain.max_velocity)
         self._gripper = opening
         gripper = (opening + 1.0) / 2.0 * GRIPPER_OPEN_M
-        world.drive(self._joints.tolist(), speed.tolist(), self._force_limit, gripper, self._gripper_force)
+        world.drive(self._joints.tolist(), speed.tolist(), self._force_limit, gripper, self._squeeze)
 
     def _attached(self) -> PyBulletWorld:
         if self._world is None:
