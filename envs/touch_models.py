@@ -24,12 +24,12 @@ def scale_urdf() -> Path:
 
 
 BLOCK_HALF_M, BLOCK_TALL_M, BLOCK_TOP_M = 0.035, 0.035, 0.05  # half edge, height, and where its upper side is at rest
-FUNNEL_M, SLOPE_M = 0.006, 0.005  # width and depth of the funnel around the hole; thickness of its slopes
+FUNNEL_M, SLOPE_M = 0.012, 0.005  # width and depth of the funnel around the hole; thickness of its slopes
 LIP_M = 2e-4
 BLOCK_TRAVEL_M = 0.006  # of the block on its rubber feet, along each axis
 BLOCK_KG, FOOT_KG = 0.8, 0.2
 BLOCK_FRICTION = 0.15
-FEET_N_M = {"x": 8000.0, "y": 8000.0, "z": 4000.0}  # of the feet, by joint
+FEET_N_M = {"x": 2000.0, "y": 2000.0, "z": 2000.0}  # of the feet, by joint
 FEET_DAMPING_N_S_M = 80.0
 
 

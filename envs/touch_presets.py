@@ -13,7 +13,7 @@ from sensors.errors import SpecError, nearest
 if TYPE_CHECKING:
     from sensors.base import Sensor
 
-MAX_STEPS = {"grasp_force": 90, "insert_peg": 60, "held_tool": 40}
+MAX_STEPS = {"grasp_force": 90, "insert_peg": 80, "held_tool": 40}
 IDS = {"GraspForce": "grasp_force", "InsertPeg": "insert_peg", "HeldTool": "held_tool"}
 LIGHT_GRIP_N = 10.0  # of the tasks that start with a light thing in the hand
 # The pads of the Panda's fingers, as in conf/sensor/touch_*.yaml, which a test compares.

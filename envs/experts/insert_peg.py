@@ -19,10 +19,10 @@ from sensors.geometry import FloatArray
 HOVER_M = 0.08  # the tip above the block while it is far beside
 CENTRED_M, SLOPE = 0.002, 3.0  # so near beside the middle, down to it; farther off, this much higher per metre
 LOW_M = 0.004  # the tip is so near above the block: from here on it is felt for
-FAR_M = 0.009  # the hole is nearer to the middle of the hood than this; farther off, come again
+FAR_M = 0.012  # the hole is nearer to the middle of the hood than this; farther off, come again
 STEP_M = 0.0015  # way down per step at most, from LOW_M on
-PUSH_N = 6.0  # wanted on the peg's tip
-YIELDING = 1.2  # the hand goes this share of the way by which the socket was pushed aside
+PUSH_N = 5.5  # wanted on the peg's tip
+YIELDING = 1.7  # the hand goes this times the way by which the socket was pushed aside; 2 would swing
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ class InsertPeg(Task):
         area_high_m: Sequence[float] = (0.55, 0.1),
         half_m: float = 0.009,
         clearance_m: float = 0.001,
-        offset_m: float = 0.005,
+        offset_m: float = 0.010,
         depth_m: float = 0.015,
-        break_N: float = 8.0,  # noqa: N803  (units keep their own capital letter)
+        break_N: float = 10.0,  # noqa: N803  (units keep their own capital letter)
         reward: str = "dense",
     ) -> None:
         if not 0.004 <= half_m <= 0.015:
@@ -84,7 +84,7 @@ class InsertPeg(Task):
         if not 0 < depth_m <= 0.025:
             raise SpecError("InsertPeg, depth_m", "0 < depth_m <= 0.025", repr(depth_m), "The hole is 35 mm deep.")
         if not break_N > 0:
-            raise SpecError("InsertPeg, break_N", "a force > 0", repr(break_N), "Use 8.")
+            raise SpecError("InsertPeg, break_N", "a force > 0", repr(break_N), "Use 10.")
         self._area = Area(area_low_m, area_high_m)
         self._break_N = break_N
         self._broken = False

@@ -26,13 +26,20 @@ class BurstNoise:
         burst_probability: that a burst starts at a step outside of one.
         burst_steps: mean length of a burst, control steps; lengths are geometric.
         seed: of the episode.
+        only_open: no bursts while the gripper is told to close, for things that must not be shaken in the hand.
 
     Raises:
         SpecError: a value out of its range.
     """
 
     def __init__(
-        self, position_m: float, rotation_rad: float, burst_probability: float, burst_steps: float, seed: int
+        self,
+        position_m: float,
+        rotation_rad: float,
+        burst_probability: float,
+        burst_steps: float,
+        seed: int,
+        only_open: bool = False,
     ) -> None:
         legal = {
             "position_m": position_m >= 0,
@@ -47,6 +54,7 @@ class BurstNoise:
         self._rotation_rad = rotation_rad
         self._start = burst_probability
         self._end = 1.0 / burst_steps
+        self._only_open = only_open
         # A key of its own, so that the noise is not the numbers from which the environment draws its scene.
         self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0xDA27,)))
         self._bursting = False
@@ -64,9 +72,10 @@ class BurstNoise:
                 "BurstNoise", "actions of mode ee_pose", action.spec.mode.value, "Use action_mode: ee_pose."
             )
         self._advance()
-        if not self._bursting:
-            return action
         spec, values = action.spec, action.values.astype(float)
+        shut = self._only_open and "gripper" in spec.parts and values[spec.part("gripper")][0] < 0
+        if shut or not self._bursting:
+            return action
         values[spec.part("position_m")] += self._shift_m
         if "rotation_6d" in spec.parts:
             part = spec.part("rotation_6d")

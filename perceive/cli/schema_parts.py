@@ -34,9 +34,11 @@ class NoiseSchema:
         rotation_rad: standard deviation of the commanded rotation about each axis, radians.
         burst_probability: that a burst starts at a step.
         burst_steps: mean length of a burst, control steps; the offset stays the same within one.
+        only_open: none while the gripper is told to close, for things that must not be shaken in the hand.
     """
 
     position_m: float = 0.0
     rotation_rad: float = 0.0
     burst_probability: float = 0.1
     burst_steps: float = 6.0
+    only_open: bool = False
