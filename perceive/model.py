@@ -21,7 +21,7 @@ from perceive.model_base import Model, decayed
 from perceive.normalize import FieldStats
 from perceive.saved import Description, fill, read_model
 from perceive.tokens import Tokens, join
-from perceive.trunk import Trunk
+from perceive.trunk import BaseTrunk
 from perceive.wiring import check_config, check_shapes
 from sensors.action import ActionSpec
 from sensors.errors import WiringError, nearest
@@ -47,7 +47,7 @@ class PerceptionModel(Model):
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
-        trunk: Trunk,
+        trunk: BaseTrunk,
         heads: Mapping[str, Head],
         width: int,
         origin: str | None = None,
@@ -113,14 +113,15 @@ class PerceptionModel(Model):
         }
         heads = {}
         for name, part in config["heads"].items():
-            offered = {} if action_spec is None else {"action_spec": action_spec}
+            offered: dict[str, Any] = {} if action_spec is None else {"action_spec": action_spec}
             heads[name] = build(part, allow=allow, where=f"head '{name}'", offered=offered, width=width)
         for kind, parts in (("encoders", encoders), ("heads", heads)):
             for name, part in parts.items():
                 if isinstance(part, Resolved):
                     plain[kind][name] |= part.resolved_arguments()
         count = sum(e.num_tokens for e in encoders.values()) + sum(h.num_readouts for h in heads.values())
-        trunk = build(config["trunk"], allow=allow, where="trunk", width=width, num_tokens=count)
+        offered = {"sensors": len(encoders)}
+        trunk = build(config["trunk"], allow=allow, where="trunk", offered=offered, width=width, num_tokens=count)
         model = PerceptionModel(encoders, trunk, heads, width, config.get("origin"))
         model._shapes = {
             name: {f: (history[name], *(p.shape or ())) for f, p in sensor_spaces[name].spaces.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,21 @@ from perceive.tokens import Tokens
 from sensors.errors import WiringError
 
 
-class Trunk(nn.Module):
+class BaseTrunk(nn.Module, ABC):
+    """What takes the tokens of all sensors, and the readouts of all heads, and lets them know of each other."""
+
+    @abstractmethod
+    def forward(self, tokens: Tokens, origin_m: Tensor, readout_groups: Sequence[slice] = ()) -> Tensor:
+        """Features [B, N, D]; absent tokens change nothing, and nothing sees the readouts of another head.
+
+        Args:
+            tokens: clean tokens, sensors first, then the readouts of each head.
+            origin_m: [B, 3], the point that positions are relative to.
+            readout_groups: the slices of ``tokens`` that are one head's readouts each.
+        """
+
+
+class Trunk(BaseTrunk):
     """Pre-norm transformer over situated tokens (Vaswani et al., 2017; rotary embedding: Su et al., 2021).
 
     Each pair of channels of a query or key is turned by an angle proportional to the token's position (x, y, z,
@@ -64,13 +79,7 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tokens, origin_m: Tensor, readout_groups: Sequence[slice] = ()) -> Tensor:
-        """Features [B, N, D] after the blocks.
-
-        Args:
-            tokens: clean tokens, sensors first, then the readouts of each head.
-            origin_m: [B, 3], the point that positions are relative to.
-            readout_groups: the slices of ``tokens`` that are one head's readouts each.
-        """
+        """Features [B, N, D] after the blocks; see :meth:`BaseTrunk.forward`."""
         features = tokens.features
         rotation: Tensor | None = None
         if self._metric:

@@ -20,7 +20,7 @@ from perceive.heads.base import ActionChunk, Head, HeadContext
 from perceive.heads.value import Value, ValueTarget
 from perceive.normalize import FieldStats
 from perceive.tokens import Tokens, join
-from perceive.trunk import Trunk
+from perceive.trunk import BaseTrunk, Trunk
 from sensors.errors import PerceiveError
 from tests.perceive.scene import SPEC, fake_target
 
@@ -129,7 +129,7 @@ def fake_tokens(size: int, count: int, width: int, seed: int = 0, dtype: torch.d
     )
 
 
-def check_trunk(trunk: Trunk, width: int, count: int) -> None:
+def check_trunk(trunk: BaseTrunk, width: int, count: int) -> None:
     """What every trunk keeps, made for ``count`` tokens.
 
     One feature per token; absent tokens change nothing, whatever they hold; present ones do; nothing sees a readout of

@@ -78,7 +78,8 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
         run = train_stage(config, episodes, folder / "train")
     with clock.stage("evaluate"):
         outcomes = {
-            name: _condition(config, name, run, folder / "evaluation") for name in config["evaluate"]["conditions"]
+            name: condition_outcome(config, name, run, episodes, folder / "evaluation")
+            for name in config["evaluate"]["conditions"]
         }
     with clock.stage("report"):
         record = write_demo_report(folder, config, outcomes, clock.seconds, run)
@@ -168,7 +169,7 @@ def _collect_config(config: Mapping[str, Any], episodes: Path) -> dict[str, Any]
     return {"keep_failures": False, "max_attempts": 0} | given | {"env": config["env"], "progress": config["progress"]}
 
 
-def _condition(config: Mapping[str, Any], name: str, run: Path, folder: Path) -> dict[str, Any]:
+def condition_outcome(config: Mapping[str, Any], name: str, run: Path, episodes: Path, folder: Path) -> dict[str, Any]:
     """The outcome of one condition, from disk if it is there."""
     path = folder / f"{name}.json"
     settings = config["evaluate"]
@@ -177,12 +178,15 @@ def _condition(config: Mapping[str, Any], name: str, run: Path, folder: Path) ->
     first = int(settings["first_seed"])
     how = {"episodes": condition["episodes"], "disabled": condition["disabled"], "moved": moved, "first_seed": first}
     how |= {"replan_s": settings["replan_s"], "step": find_checkpoint(run).step}
+    if condition["shuffled"]:
+        how["shuffled"] = condition["shuffled"]
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         if found.get("how") == how:
             return found
     plan = {"checkpoint": str(run), "device": "cpu", "use_ema": True, "head": "action", "ensemble": False}
     plan |= {"env": moved_cameras(config["env"], moved), "disabled": condition["disabled"]}
+    plan |= {"shuffled": condition["shuffled"], "shuffled_from": str(episodes)}
     plan |= {"replan_s": settings["replan_s"], "workers": settings["workers"], "progress": config["progress"]}
     result = evaluate_seeds(plan, list(range(first, first + int(condition["episodes"]))), label=condition["label"])
     outcome = result.to_json() | {"label": condition["label"], "how": how}

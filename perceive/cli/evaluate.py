@@ -45,6 +45,7 @@ def app() -> App:
             "perceive evaluate checkpoint=runs/train/2026-01-31_12-00-00 env=lift films=4",
             "perceive evaluate checkpoint=runs/lift disabled=[front]",
             "perceive evaluate checkpoint=runs/lift +fault@faults.front=freeze +fault@faults.wrist=drop",
+            "perceive evaluate checkpoint=runs/peg shuffled=[touch_left,touch_right] shuffled_from=runs/peg_episodes",
             "perceive evaluate checkpoint=runs/lift rig.sensors.front.mount_shift_m=0.1",
         ),
         job,
@@ -72,6 +73,7 @@ def job(config: dict[str, Any]) -> None:
         figures["failures of the policy alone"] = Figure(own, "episodes", n=result.count)
     without = f" without {', '.join(sorted(config['disabled']))}" if config["disabled"] else ""
     without += f" with faults of {', '.join(sorted(config['faults']))}" if config["faults"] else ""
+    without += f" with {', '.join(sorted(config['shuffled']))} of other episodes" if config["shuffled"] else ""
     about = (
         f"A trained policy in {config['env']['task']['_target_'].rpartition('.')[2]}{without}, seeds it has not seen."
     )

@@ -13,7 +13,9 @@ from perceive.build import build
 from policies.base import Policy
 from policies.key_pose_policy import KeyPosePolicy
 from policies.learned import LearnedPolicy, trained_mode, trained_model
+from policies.shuffled import ShuffledPolicy
 from sensors.action import ActionMode
+from sensors.errors import SpecError
 
 RL_FILE = "policy.json"  # policies.rl_policy.DESCRIPTION_FILE; that module is slow to import
 
@@ -23,15 +25,21 @@ def policy_maker(path: str, config: Mapping[str, Any], follow: bool = False) -> 
 
     Args:
         path: run folder, checkpoint, or folder of a saved model.
-        config: with ``device``, and for imitation ``use_ema``, ``head``, ``replan_s`` and ``ensemble``.
+        config: with ``device``, and for imitation ``use_ema``, ``head``, ``replan_s`` and ``ensemble``, and if wanted
+            ``shuffled`` and ``shuffled_from``.
         follow: key poses are led to period by period, for control loops; see policies.key_pose_policy.
     """
     if is_rl(path):
+        if config.get("shuffled"):
+            got, fix = "one trained by reinforcement learning", "Leave shuffled away."
+            raise SpecError("shuffled sensors", "a policy trained by imitation", got, fix)
         from policies.rl_policy import RlPolicy
 
         return partial(RlPolicy.load, path, device=config["device"])
     chosen = {name: config[name] for name in ("device", "use_ema", "head", "replan_s", "ensemble")}
-    return partial(load_policy, path, follow=follow, **chosen)
+    maker = partial(load_policy, path, follow=follow, **chosen)
+    shuffled = config.get("shuffled")
+    return partial(_shuffled, maker, tuple(shuffled), config["shuffled_from"] or "") if shuffled else maker
 
 
 def load_policy(
@@ -49,6 +57,10 @@ def load_policy(
         # An evaluation counts episodes in which nothing is seen; a robot's loop is to stop.
         return KeyPosePolicy(model, follow, most_blind=3 if follow else None)
     return LearnedPolicy(model, head, replan_s, ensemble)
+
+
+def _shuffled(maker: Callable[[], Policy], sensors: tuple[str, ...], folder: str) -> Policy:
+    return ShuffledPolicy(maker(), sensors, folder)
 
 
 def env_maker(path: str, env: Mapping[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]]:

@@ -111,6 +111,8 @@ class EvaluateSchema:
         first_seed: the first of them; training seeds start at 0, so this is far off.
         disabled: sensors to act without, as if unplugged.
         faults: sensor -> what goes wrong with it (a fault of conf/fault, or a list): +fault@faults.front=freeze.
+        shuffled: sensors that say what they said in another episode: whether the policy listens to them.
+        shuffled_from: folder of recorded episodes that ``shuffled`` takes them from.
         films: of how many episodes, failures first, a film is written.
         use_ema: use the averaged weights.
         device: torch device.
@@ -131,6 +133,8 @@ class EvaluateSchema:
     first_seed: int = 1_000_000
     disabled: list[str] = field(default_factory=list)
     faults: dict[str, Any] = field(default_factory=dict)
+    shuffled: list[str] = field(default_factory=list)
+    shuffled_from: str | None = None
     films: int = 0
     use_ema: bool = True
     device: str = "cpu"

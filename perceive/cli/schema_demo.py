@@ -36,6 +36,7 @@ class ConditionSchema:
         label: in words.
         episodes: how many held-out seeds.
         disabled: sensors that are unplugged.
+        shuffled: sensors that say what they said in one of the demonstrations (see policies.shuffled).
         moved: whether the cameras are moved (see ``moved``).
         keeps: goal, the part of the main condition's success that is to be kept; null = none.
     """
@@ -43,6 +44,7 @@ class ConditionSchema:
     label: str = MISSING
     episodes: int = 50
     disabled: list[str] = field(default_factory=list)
+    shuffled: list[str] = field(default_factory=list)
     moved: bool = False
     keeps: float | None = None
 

@@ -72,3 +72,13 @@ def test_bad_settings_and_other_modes_are_refused() -> None:
     spec = ActionSpec(ActionMode.JOINT_POSITION, spaces.Box(-1, 1, (8,), np.float32), {}, 0.1)
     with pytest.raises(SpecError, match="joint_position"):
         BurstNoise(0.1, 0.1, 0.1, 2.0, seed=0)(Action(np.zeros(8, np.float32), spec))
+
+
+def test_what_is_held_may_be_spared() -> None:
+    noise = BurstNoise(0.1, 0.5, 1.0, 1000.0, seed=2, only_open=True)
+    assert (sent(noise, 20) == CLEAN.values).all()
+    values = CLEAN.values.copy()
+    values[9] = 1.0
+    assert (noise(Action(values, SPEC)).values != values).any()
+    # The same burst goes on: what is spared is not what is drawn.
+    assert (sent(BurstNoise(0.1, 0.5, 1.0, 1000.0, seed=2), 20)[-1, :3] == noise(Action(values, SPEC)).values[:3]).all()

@@ -69,6 +69,16 @@ def test_evaluating_writes_a_result(run: Path, home: Path, capsys: pytest.Captur
     assert "trained in" not in capsys.readouterr().out
 
 
+def test_sensors_can_be_those_of_another_episode(run: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = home / "shuffled"
+    words = ["evaluate", f"checkpoint={run}", "rig=state", "episodes=1", "workers=1", "env.max_steps=3", *QUIET]
+    assert main([*words, f"output={output}", "shuffled=[joints]", f"shuffled_from={home / 'episodes'}"]) == 0
+    result = json.loads((output / "result.json").read_text())
+    assert "with joints of other episodes" in result["about"]
+    assert main([*words, f"output={home / 'none'}", "shuffled=[joints]"]) == 1
+    assert "shuffled_from=" in capsys.readouterr().err
+
+
 def test_without_a_camera_there_is_no_film_and_no_error(run: Path, home: Path) -> None:
     output = home / "films"
     words = [f"checkpoint={run}", "rig=state", "episodes=1", "workers=1", "env.max_steps=3", f"output={output}", *QUIET]
