@@ -38,6 +38,32 @@ def touch_picture(indentation_m: NDArray[Any], full_m: float) -> Picture:
     return np.ascontiguousarray(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
+def force_picture(force_N: NDArray[Any], full_N: float, side_px: int = 168) -> Picture:  # noqa: N803
+    """A field of forces [h, w, 3] on a gel: what presses in colours, what drags as arrows, each over about an eighth.
+
+    Args:
+        force_N: in the pad frame, on the gel: z < 0 presses, x > 0 drags to the right, y > 0 down.
+        full_N: what presses a piece with this and more is brightest; an arrow as long as its square drags as hard.
+        side_px: the longer side of the picture.
+    """
+    rows, columns = force_N.shape[:2]
+    cell = max(side_px // max(rows, columns), 1)
+    force = np.nan_to_num(np.asarray(force_N, float))
+    pressed = touch_picture(-force[..., 2], full_N)
+    out = np.ascontiguousarray(np.repeat(np.repeat(pressed, cell, 0), cell, 1))
+    step = max(round(max(rows, columns) / 8), 1)
+    for top in range(0, rows, step):
+        for left in range(0, columns, step):
+            part = force[top : top + step, left : left + step, :2]
+            way = part.mean((0, 1)) / max(full_N, 1e-9) * step * cell
+            middle = np.array([left + part.shape[1] / 2, top + part.shape[0] / 2]) * cell
+            if np.hypot(*way) >= 1:
+                tip = tuple(int(v) for v in np.round(middle + way))
+                tail = tuple(int(v) for v in np.round(middle))
+                cv2.arrowedLine(out, tail, tip, LINES[1], 1, cv2.LINE_AA, tipLength=0.35)
+    return out
+
+
 def curve_picture(values: NDArray[Any], upto: int, height: int, width: int) -> Picture:
     """Curves of a vector over an episode, drawn up to a moment.
 

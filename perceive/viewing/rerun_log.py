@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perceive.viewing.draw import touch_picture
+from perceive.viewing.draw import force_picture, touch_picture
 from sensors.errors import SensorError
 from sensors.observation import Observation
 
 TOUCH_FULL_M = 0.003
+PRESSURE_FULL_N, FORCE_FULL_N = 1.0, 0.05  # of a cell and of a piece of gel
 TIMELINE = "time"
 
 
@@ -66,6 +67,12 @@ def log_sensor(rerun: ModuleType, recording: Any, sensor: str, fields: dict[str,
         _log_camera(rerun, recording, sensor, left)
     if "indentation_m" in left:
         recording.log(f"{sensor}/touch", rerun.Image(touch_picture(left.pop("indentation_m"), TOUCH_FULL_M)))
+    if "rgb" in left:  # of a gel, which is no camera in the scene
+        recording.log(f"{sensor}/picture", rerun.Image(left.pop("rgb")))
+    if "normal_N" in left:
+        recording.log(f"{sensor}/pressure", rerun.Image(touch_picture(left.pop("normal_N"), PRESSURE_FULL_N)))
+    if "force_N" in left and left["force_N"].ndim == 3:
+        recording.log(f"{sensor}/forces", rerun.Image(force_picture(left.pop("force_N"), FORCE_FULL_N)))
     if "xyz_m" in left:
         count = int(left.pop("count")[0]) if "count" in left else None
         recording.log(f"base/{sensor}/points", rerun.Points3D(left.pop("xyz_m")[:count]))

@@ -8,13 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perceive.viewing.draw import Picture, blank, curve_picture, depth_picture, mosaic, touch_picture, write
+from perceive.viewing.draw import (
+    Picture,
+    blank,
+    curve_picture,
+    depth_picture,
+    force_picture,
+    mosaic,
+    touch_picture,
+    write,
+)
 from sensors.errors import DataError
 from sensors.observation import Observation, Stream
 
 BOX_PX = 168
 TALLEST_PX = 1080
-PICTURES = ("rgb", "depth_m", "indentation_m")
+# What is drawn as a picture, by its field, number of axes (a wrench's force is a curve) and title.
+PICTURES = (
+    ("rgb", 3, ""), ("depth_m", 2, "depth"), ("indentation_m", 2, "touch"),
+    ("normal_N", 2, "pressure"), ("force_N", 3, "forces"),
+)  # fmt: skip
+TITLES = {field: title for field, _, title in PICTURES}
 # Vectors worth a curve, in the order of preference; of a sensor without any of these, its first small float field.
 CURVES = ("force_N", "position_rad", "gripper_m")
 
@@ -34,7 +48,9 @@ class Storyboard:
             raise DataError("Storyboard", "at least one observation", "none", "Choose another episode.")
         self._observations = observations
         first = observations[0].streams
-        self._images = [(n, f) for n, s in first.items() for f in PICTURES if f in s.data]
+        self._images = [
+            (n, f) for n, s in first.items() for f, axes, _ in PICTURES if f in s.data and s.data[f][-1].ndim == axes
+        ]
         pictured = {name for name, _ in self._images}
         self._curves = {n: f for n, s in first.items() if n not in pictured and (f := _curve_field(s)) is not None}
         self._ranges = {pair: self._range(*pair) for pair in self._images if pair[1] != "rgb"}
@@ -54,7 +70,7 @@ class Storyboard:
         streams = self._observations[step].streams
         boxes: dict[str, Picture] = {}
         for name, field in self._images:
-            boxes[f"{name} {_title(field)}"] = self._image(streams[name], name, field)
+            boxes[f"{name} {TITLES[field]}"] = self._image(streams[name], name, field)
         for name, field in self._curves.items():
             boxes[f"{name} {field}"] = curve_picture(self._values[name], step, BOX_PX, BOX_PX)
         return mosaic(boxes, self._columns, BOX_PX, BOX_PX)
@@ -68,10 +84,13 @@ class Storyboard:
         if field == "rgb":
             return np.asarray(value, np.uint8)
         low, high = self._ranges[name, field]
-        return depth_picture(value, low, high) if field == "depth_m" else touch_picture(value, high)
+        if field == "depth_m":
+            return depth_picture(value, low, high)
+        return force_picture(value, high, BOX_PX) if field == "force_N" else touch_picture(value, high)
 
     def _range(self, name: str, field: str) -> tuple[float, float]:
         seen = [o.streams[name].data[field][-1] for o in self._observations if o.streams[name].valid[-1]]
+        seen = [-value[..., 2] if field == "force_N" else value for value in seen]
         measured = np.concatenate([value[value > 0].ravel() for value in seen]) if seen else np.zeros(0)
         if measured.size == 0:
             return 0.0, 1.0
@@ -101,7 +120,3 @@ def _curve_field(stream: Stream) -> str | None:
         f: v for f, v in stream.data.items() if v.dtype.kind == "f" and 0 < math.prod(v.shape[1:]) <= 16
     }
     return next(iter(small), None)
-
-
-def _title(field: str) -> str:
-    return {"rgb": "", "depth_m": "depth", "indentation_m": "touch"}[field]

@@ -12,7 +12,16 @@ import pytest
 from perceive.cli import main
 from perceive.cli.view import show
 from perceive.viewing import rerun_log
-from perceive.viewing.draw import BACKGROUND, curve_picture, depth_picture, fit, mosaic, touch_picture
+from perceive.viewing.draw import (
+    BACKGROUND,
+    LINES,
+    curve_picture,
+    depth_picture,
+    fit,
+    force_picture,
+    mosaic,
+    touch_picture,
+)
 from perceive.viewing.film import write_mp4
 from perceive.viewing.storyboard import Storyboard, grid_steps
 from sensors.errors import DataError, SensorError
@@ -31,11 +40,17 @@ def observations(count: int = 6, absent_step: int = 1) -> list[Observation]:
         }
         wrench = {"force_N": np.array([[0.0, 1.0, float(step)]]), "base_from_sensor": np.eye(4)[None]}
         touch = {"indentation_m": np.full((1, 4, 3), 0.001 * (step == 3), np.float32)}
+        field = {"force_N": np.full((1, 4, 5, 3), -0.01 * step, np.float32), "base_from_pad": np.eye(4)[None]}
+        cells = {"normal_N": np.full((1, 2, 2), 0.1 * step, np.float32), "base_from_pad": np.eye(4)[None]}
+        gel = {"rgb": np.full((1, 8, 6, 3), 20 * step, np.uint8), "base_from_pad": np.eye(4)[None]}
         lidar = {"xyz_m": rng.normal(size=(1, 5, 3)).astype(np.float32), "count": np.array([[3]])}
         streams = {
             name: Stream(data, np.zeros(1, np.float32), np.array([name != "touch" or step != absent_step]))
-            for name, data in {"front": camera, "wrist": wrench, "touch": touch, "lidar": lidar}.items()
-        }
+            for name, data in {
+                "front": camera, "wrist": wrench, "touch": touch, "lidar": lidar, "field": field, "cells": cells,
+                "gel": gel,
+            }.items()
+        }  # fmt: skip
         out.append(Observation(step / 10, streams))
     return out
 
@@ -51,6 +66,26 @@ def test_touch_grows_brighter() -> None:
     picture = touch_picture(np.array([[0.0, 0.0005, 0.001, 0.005]]), 0.001)
     light = picture[0].astype(int).sum(axis=1)
     assert light[0] < light[1] < light[2] == light[3]
+
+
+def test_forces_are_pressed_bright_and_dragged_along() -> None:
+    force = np.zeros((16, 16, 3))
+    force[4:12, 4:12, 2] = -1.0
+    still = force_picture(force, 1.0)
+    assert still.shape == (160, 160, 3)
+    light = still.astype(int).sum(axis=2)
+    assert light[80, 80] > 2 * light[10, 10]
+    force[4:12, 4:12, 0] = 1.0  # to the right
+    force[0, 0] = np.nan  # a dead piece
+    arrows = np.argwhere((force_picture(force, 1.0) != still).any(axis=2))
+    blue = np.argwhere((force_picture(force, 1.0) == LINES[1]).all(axis=2))
+    assert len(blue) > 50
+    assert arrows[:, 0].min() >= 40
+    assert arrows[:, 1].min() >= 45 < arrows[:, 1].max()
+    np.testing.assert_array_equal(force_picture(force * [-1, 1, 1], 1.0)[:, ::-1].shape, still.shape)
+    upwards = force.copy()
+    upwards[..., :2] = upwards[..., [1, 0]] * [1, -1]
+    assert np.argwhere((force_picture(upwards, 1.0) != still).any(axis=2))[:, 0].min() < arrows[:, 0].min()
 
 
 def test_curves_are_drawn_up_to_now_and_nan_is_a_gap() -> None:
