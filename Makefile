@@ -50,6 +50,7 @@ format: $(STAMP) ## rewrite the sources in the one format
 bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and imports (results/*.json)
 	$(BIN)/python -m tests.benchmarks.bench_envs render --out results/render.json
 	$(BIN)/python -m tests.benchmarks.bench_envs step --out results/step_rate.json
+	$(BIN)/python -m tests.benchmarks.bench_envs touch --out results/step_rate_touch.json
 	$(BIN)/python -m tests.benchmarks.bench_envs experts --out results/experts.json
 	$(BIN)/python -m tests.benchmarks.bench_data --out results/data_loading.json
 	$(BIN)/python -m tests.benchmarks.bench_latency --out results/policy_latency.json

@@ -2,6 +2,7 @@
 
 ``python -m tests.benchmarks.bench_envs render --out results/render.json``
 ``python -m tests.benchmarks.bench_envs step --out results/step_rate.json``
+``python -m tests.benchmarks.bench_envs touch --out results/step_rate_touch.json``
 ``python -m tests.benchmarks.bench_envs experts --out results/experts.json``
 
 Rates are per CPU-second of this process: best of several blocks, since other work on the machine only ever makes a
@@ -16,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from envs import touch_presets
 from envs.base import RobotEnv
 from envs.presets import FRONT_CAMERA, MAX_STEPS, make
 from envs.robots.kinematics import SerialChain
@@ -25,6 +28,8 @@ from envs.robots.panda import ARM_JOINTS, Panda
 from envs.robots.panda_model import TOOL_OFFSET_M
 from envs.scene import Table
 from envs.world import PyBulletWorld
+from perceive.build import build
+from perceive.cli.compose import compose_config
 from perceive.results import Figure, start_clock, success_figure, write_result
 from sensors.geometry import FloatArray, intrinsics_from_fov, look_at, pose
 
@@ -181,11 +186,37 @@ def measure_steps(seeds: Sequence[int] = range(20)) -> dict[str, Figure]:
     }
 
 
+def feeling_env(gel_rows: int, gel_columns: int) -> RobotEnv:
+    """InsertPeg with one RGB-D camera, and a gel camera and a field of forces on each finger."""
+    words = ["env=insert_peg", "~sensor@rig.sensors.wrist", "env.renderer=tiny"]
+    for side in ("left", "right"):
+        words += [f"+sensor@rig.sensors.gel_{side}=digit_{side}_sim"]
+        words += [f"rig.sensors.gel_{side}.{key}={value}" for key, value in
+                  (("height", gel_rows), ("width", gel_columns), ("ray_rows", 32), ("ray_columns", 24))]  # fmt: skip
+    env = build(compose_config("view", words)["env"])
+    assert isinstance(env, RobotEnv)
+    return env
+
+
+def measure_touch(seeds: Sequence[int] = range(6)) -> dict[str, Figure]:
+    """Whole environments that feel and see, on one thread, while the expert's recorded actions are replayed."""
+    torch.set_num_threads(1)
+    figures = {}
+    for rows, columns in ((64, 48), (64, 64), (160, 120)):
+        env = feeling_env(rows, columns)
+        episodes = recorded(env, seeds)
+        rate = max(step_rate(env, seeds, episodes) for _ in range(3))
+        goal = 60.0 if (rows, columns) == (64, 64) else None
+        figures[f"gel_{rows}x{columns}_env_steps_per_cpu_s"] = Figure(rate, "steps/CPU-s", n=3, at_least=goal)
+        env.close()
+    return figures
+
+
 def measure_experts(seeds: Sequence[int] = range(200)) -> dict[str, Figure]:
     """Success of the scripted experts over seeds."""
     figures: dict[str, Figure] = {}
-    for task in MAX_STEPS:
-        env = make(task, cameras=False)
+    for task in (*MAX_STEPS, *touch_presets.MAX_STEPS):
+        env = touch_presets.make(task, cameras=False, touch={}) if task not in MAX_STEPS else make(task, cameras=False)
         assert isinstance(env, RobotEnv)
         lengths, solved = [], 0
         for seed in seeds:
@@ -212,6 +243,12 @@ def main(what: str, out: Path) -> dict[str, Figure]:
     elif what == "step":
         figures, seeds = measure_steps(range(20)), list(range(20))
         about = "Lift with joints and wrench, no cameras, 20 physics steps per env step, resets included."
+    elif what == "touch":
+        figures, seeds = measure_touch(range(6)), list(range(6))
+        about = (
+            "InsertPeg with joints, wrench, an RGB-D camera of 84 x 84, and on each finger a gel camera and a field of "
+            "20 x 25 forces; 20 physics steps per env step, resets included."
+        )
     else:
         figures, seeds = measure_experts(range(200)), list(range(200))
         about = "Scripted experts in randomised scenes, one episode per seed."
@@ -231,7 +268,7 @@ def main(what: str, out: Path) -> dict[str, Figure]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "step", "experts"))
+    parser.add_argument("what", choices=("render", "step", "touch", "experts"))
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     for key, figure in main(arguments.what, arguments.out).items():
