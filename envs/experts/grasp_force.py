@@ -1,4 +1,4 @@
-"""The experts of GraspForce: one that feels how much friction is used up, and a blind one that always presses alike."""
+"""The expert of GraspForce: it feels how much friction is used up; or it presses always alike, as if blind."""
 
 from __future__ import annotations
 
@@ -128,6 +128,7 @@ class GraspForceExpert(Expert):
         radius_m: its radius, metres.
         lift_m: how far the tool is to rise from the grasp.
         feels: what its fingers feel now, of sensors for example; None = the simulator's contacts.
+        grip_N: press with this force from the beginning, and lift: what can be done without touch. None = as felt.
 
     Raises:
         SpecError: actions without a grip force.
@@ -142,6 +143,7 @@ class GraspForceExpert(Expert):
         radius_m: float,
         lift_m: float,
         feels: Callable[[], Felt] | None = None,
+        grip_N: float | None = None,  # noqa: N803  (units keep their own capital letter)
     ) -> None:
         self._robot = check_grip("GraspForceExpert", robot, spec)
         self._spec, self._feels = spec, feels or partial(feel, world, body)
@@ -149,19 +151,22 @@ class GraspForceExpert(Expert):
         self._most_used = 0.0  # the greatest ratio that was felt: the coefficient of friction, once it has slid
         self._grasped_m: float | None = None
         self._fallen = 0  # readings in which the ratio was low
+        self._grip = grip_N
 
     def act(self) -> Action:
         """The next action."""
-        can = self._can
+        can, growth = self._can, 0.0
+        if self._grip is not None:
+            growth = math.log(self._grip / self._robot.grip_N) / self._spec.period_s
         if not can.closing:
             can.approach()
             if not can.closing:
-                return pose_action(self._spec, can.target_m, can.rotation, OPEN, 0.0)
-        felt, growth = self._feels(), 0.0
+                return pose_action(self._spec, can.target_m, can.rotation, OPEN, growth)
+        felt = self._feels()
         if self._grasped_m is None:
             if can.centre(felt):
                 self._grasped_m = float(can.target_m[2])
-        elif self._fallen < SURE:
+        elif self._grip is None and self._fallen < SURE:
             growth = self._feel(felt)
         else:
             can.lift(self._grasped_m)
@@ -176,49 +181,3 @@ class GraspForceExpert(Expert):
             return 0.0
         self._can.rise(RISE_M + RISE_M_N * self._robot.grip_N)
         return math.log(STRONGER) / self._spec.period_s
-
-
-@final
-class FixedForceExpert(Expert):
-    """The same way of the hand with always the same force: what can be done without touch.
-
-    Args:
-        world: where the can is.
-        robot: which lifts it.
-        spec: its end-effector-pose actions with a growth of the grip.
-        body: the can.
-        radius_m: its radius, metres.
-        lift_m: how far the tool is to rise from the grasp.
-        grip_N: the force.
-
-    Raises:
-        SpecError: actions without a grip force.
-    """
-
-    def __init__(
-        self,
-        world: PyBulletWorld,
-        robot: Robot,
-        spec: ActionSpec,
-        body: int,
-        radius_m: float,
-        lift_m: float,
-        grip_N: float,  # noqa: N803  (units keep their own capital letter)
-    ) -> None:
-        self._robot = check_grip("FixedForceExpert", robot, spec)
-        self._world, self._spec, self._body, self._grip = world, spec, body, grip_N
-        self._can = Can(world, robot, body, radius_m, lift_m)
-        self._grasped_m: float | None = None
-
-    def act(self) -> Action:
-        """The next action."""
-        can, growth = self._can, math.log(self._grip / self._robot.grip_N) / self._spec.period_s
-        if not can.closing:
-            can.approach()
-            if not can.closing:
-                return pose_action(self._spec, can.target_m, can.rotation, OPEN, growth)
-        if self._grasped_m is not None:
-            can.lift(self._grasped_m)
-        elif can.centre(feel(self._world, self._body)):
-            self._grasped_m = float(can.target_m[2])
-        return pose_action(self._spec, can.target_m, can.rotation, CLOSED, growth)

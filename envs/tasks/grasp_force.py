@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.experts.feel import feel
-from envs.experts.grasp_force import FixedForceExpert, GraspForceExpert
+from envs.experts.grasp_force import GraspForceExpert
 from envs.randomisation import Randomisation, draw_colour, uniform
 from envs.robot_model import FINGER_FRICTION
 from envs.robots.base import Robot
@@ -259,10 +259,11 @@ class GraspForce(Task):
         world, robot = self._around()
         return GraspForceExpert(world, robot, spec, self._body, self._radius_m, self._height_m + ABOVE_M)
 
-    def blind_expert(self, spec: ActionSpec, grip_N: float) -> FixedForceExpert:  # noqa: N803
+    def blind_expert(self, spec: ActionSpec, grip_N: float) -> GraspForceExpert:  # noqa: N803
         """The same without touch: always the force ``grip_N``."""
         world, robot = self._around()
-        return FixedForceExpert(world, robot, spec, self._body, self._radius_m, self._height_m + ABOVE_M, grip_N)
+        high = self._height_m + ABOVE_M
+        return GraspForceExpert(world, robot, spec, self._body, self._radius_m, high, grip_N=grip_N)
 
     def _kept(self) -> bool:
         """Whether the can was neither crushed nor slipped, and is in the hand."""
