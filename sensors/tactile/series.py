@@ -58,24 +58,29 @@ def carry(
     wanted = torch.cat([finite(f"{where}, load_N", load_N, 2), finite(f"{where}, twist_Nm", twist_Nm, 1)[:, None]], 1)
     reach_m = float(places_m.square().sum(-1).max().sqrt()) or 1.0
     wanted = _held(wanted, normal_N, places_m, friction) / wanted.new_tensor([1.0, 1.0, reach_m])
-    # Ways [h, w, 2, 3] of each piece for a unit of (dx, dy, reach * turn).
+    # Ways [h * w * 2, 3] of each piece, along x and y, for a unit of (dx, dy, reach * turn).
     turned = torch.stack([-places_m[..., 1], places_m[..., 0]], -1) / reach_m
     ways = torch.cat(
         [torch.eye(2, dtype=places_m.dtype).to(places_m).expand(*places_m.shape, 2), turned[..., None]], -1
-    )
+    ).flatten(0, 2)
     limit_m = friction[:, None, None] * normal_N / stiffness_N_m
     start = torch.where((normal_N > 0)[..., None], state.stretch_m, torch.zeros_like(state.stretch_m))
     pull, motion = wanted / stiffness_N_m, torch.zeros_like(wanted)
     close = 1e-10 * pull.abs().amax(1, keepdim=True) + 1e-18
     for _ in range(_STEPS):
-        slope, bend = _slope_and_bend(start + _way(ways, motion), limit_m, ways)
-        missing = pull - slope
+        stretch = start + _way(ways, motion, start)
+        length = stretch.square().sum(-1).clamp(min=_TINY).sqrt()
+        share = (limit_m / length).clamp(max=1.0)
+        missing = pull - (stretch * share[..., None]).flatten(1) @ ways
         if bool((missing.abs() <= close).all()):
             break
+        bend = _bend(stretch / length[..., None], share, ways)
         floor = 1e-9 * torch.diagonal(bend, dim1=1, dim2=2).sum(-1).clamp(min=_TINY)
         step = torch.linalg.solve(bend + floor[:, None, None] * torch.eye(3).to(bend), missing)
-        motion = _downhill(motion, step, lambda way: _cost(start + _way(ways, way), limit_m) - (way * pull).sum(1))
-    return slip(start + _way(ways, motion), normal_N, stiffness_N_m, friction)
+        motion = _downhill(
+            motion, step, lambda way: _cost(start + _way(ways, way, start), limit_m) - (way * pull).sum(1)
+        )
+    return slip(start + _way(ways, motion, start), normal_N, stiffness_N_m, friction)
 
 
 def _held(wanted: Tensor, normal: Tensor, places_m: Tensor, friction: Tensor) -> Tensor:
@@ -105,8 +110,9 @@ def _downhill(motion: Tensor, step: Tensor, cost: Callable[[Tensor], Tensor]) ->
     return motion + share * step
 
 
-def _way(ways: Tensor, motion: Tensor) -> Tensor:
-    return torch.einsum("hwik,bk->bhwi", ways, motion)
+def _way(ways: Tensor, motion: Tensor, like: Tensor) -> Tensor:
+    """How far [B, h, w, 2] a rigid motion [B, 3] drags each piece."""
+    return (motion @ ways.T).view_as(like)
 
 
 def _cost(stretch: Tensor, limit_m: Tensor) -> Tensor:
@@ -116,13 +122,14 @@ def _cost(stretch: Tensor, limit_m: Tensor) -> Tensor:
     return (held * length - held.square() / 2).sum((1, 2))
 
 
-def _slope_and_bend(stretch: Tensor, limit_m: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
-    """First [B, 3] and second [B, 3, 3] derivatives of the energy, by the rigid motion."""
-    length = stretch.square().sum(-1).clamp(min=_TINY).sqrt()
-    share = (limit_m / length).clamp(max=1.0)
-    slope = torch.einsum("bhwi,hwik->bk", stretch * share[..., None], ways)
-    along = torch.einsum("bhwi,hwik->bhwk", stretch / length[..., None], ways)
-    # Sticking pieces resist every way, slipping ones only ways across their slip.
-    bend = torch.einsum("bhw,hwik,hwil->bkl", share, ways, ways)
-    slips = torch.where(share < 1.0, share, torch.zeros_like(share))
-    return slope, bend - torch.einsum("bhw,bhwk,bhwl->bkl", slips, along, along)
+def _bend(towards: Tensor, share: Tensor, ways: Tensor) -> Tensor:
+    """Second derivatives [B, 3, 3] of the energy by the rigid motion; the first are the forces' sums over the ways.
+
+    Sticking pieces resist every way, slipping ones only ways across their slip.
+    """
+    bend = ways.T @ (share.flatten(1).repeat_interleave(2, 1)[..., None] * ways)
+    slips = torch.where(share < 1.0, share, torch.zeros_like(share)).flatten(1)
+    if bool(slips.any()):
+        along = (towards.flatten(1)[..., None] * ways).reshape(len(towards), -1, 2, 3).sum(2)  # [B, h * w, 3]
+        bend = bend - along.mT @ (slips[..., None] * along)
+    return bend
