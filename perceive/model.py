@@ -166,7 +166,8 @@ class PerceptionModel(Model):
         joined = join(parts)
         groups = {name: joined.groups[name] for name in self.readouts}
         # Heads compute in metres, so they run in full precision whatever the trunk ran in.
-        features = widened(self.trunk(joined, origin_m, list(groups.values())))
+        # To the trunk the groups are the sensors; the readouts are told apart beside them.
+        features = widened(self.trunk(replace(joined, groups=sensed.groups), origin_m, list(groups.values())))
         after = Tokens(features[:, :count], sensed.position_m, sensed.placed, sensed.age_s, sensed.valid, sensed.groups)
         return {n: HeadContext(features[:, group], after, origin_m, rotation) for n, group in groups.items()}
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from perceive.batch import ActionTarget, Batch
 from perceive.pooled import FUSIONS, PooledTrunk
 from perceive.tokens import Tokens, join
 from perceive.trunk import Trunk
 from sensors.errors import WiringError
 from tests.contracts import CONF, load_plain
 from tests.contracts_torch import fake_tokens
+from tests.perceive.scene import fake_batch
+from tests.perceive.scene import model as scene_model
 
 WIDTH = 32
 SENSORS = {"camera": 5, "left": 3, "right": 2}
@@ -103,3 +107,17 @@ def test_another_number_of_sensors_is_told() -> None:
     tokens, origin, groups = scene()
     with pytest.raises(WiringError, match="tokens of 2 sensors"):
         make("concatenation", sensors=2)(tokens, origin, groups)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_whole_model_is_wired_with_it(fusion: str) -> None:
+    """From a config: it knows how many sensors there are, learns, and does without one."""
+    part = scene_model(trunk={"_target_": "perceive.pooled.PooledTrunk", "fusion": fusion, "depth": 2, "heads": 2})
+    batch = fake_batch(np.random.default_rng(0), 3)
+    whole = part.eval()(batch)["action"].values
+    front = batch.streams["front"]
+    blind = Batch({**batch.streams, "front": replace(front, valid=torch.zeros_like(front.valid))})
+    assert (part(blind)["action"].values - whole).abs().max() > 1e-5
+    target = ActionTarget(torch.zeros(3, 4, 10), torch.ones(3, 4, dtype=torch.bool))
+    part.train().loss(batch, {"action": target})["loss"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in part.trunk.parameters())
