@@ -10,7 +10,7 @@ ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := sensors perceive envs policies conf tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes results clean
+.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes touch results clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,11 +66,14 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_tactile --out results/tactile.json
 	$(BIN)/python -m tests.benchmarks.bench_vtt
 	$(BIN)/python -m tests.benchmarks.bench_touch_calibration
-	$(BIN)/python -m tests.benchmarks.bench_tactile_learning
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_keyframes
 	$(BIN)/python -m tests.benchmarks.bench_keyframes --robust press_buttons
+
+touch: $(STAMP) ## train and evaluate with and without touch, learn from gel pictures (hours; goes on where it was interrupted)
+	$(BIN)/python -m tests.benchmarks.bench_touch
+	$(BIN)/python -m tests.benchmarks.bench_tactile_learning
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_ablations
