@@ -30,9 +30,7 @@ from sensors.rig import SensorRig
 from tests.contracts import CONF, load_env, load_plain
 
 TASKS = ("grasp_force", "insert_peg", "held_tool")
-MEDIUM_N = (
-    6.0  # the fixed force that holds most cans: the middle of the needs, times the middle of the spare factors' root
-)
+MEDIUM_N = 6.0  # the fixed force that holds most cans: the middle of the needs times the root of the middle spare
 
 
 def built(task: Task, max_steps: int | None = None) -> RobotEnv:
