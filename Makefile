@@ -66,6 +66,7 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_tactile --out results/tactile.json
 	$(BIN)/python -m tests.benchmarks.bench_vtt
 	$(BIN)/python -m tests.benchmarks.bench_touch_calibration
+	$(BIN)/python -m tests.benchmarks.bench_cloud_scenes --out results/cloud_scenes.json
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_keyframes

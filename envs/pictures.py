@@ -98,9 +98,11 @@ class Pictures:
         )
         buffer = np.asarray(buffer, dtype=np.float64).reshape(height, width)
         depth = (far_m * near_m) / (far_m - (far_m - near_m) * buffer)
-        depth[buffer >= 1.0] = 0.0
+        body = np.array(body, dtype=np.int32).reshape(height, width)
+        # Of the background, some ranges leave the software renderer's buffer a rounding error below 1.
+        depth[(buffer >= 1.0) | (body < 0)] = 0.0
         rgb = np.ascontiguousarray(np.asarray(rgba, dtype=np.uint8).reshape(height, width, 4)[..., :3])
-        return Picture(rgb, depth.astype(np.float32), np.array(body, dtype=np.int32).reshape(height, width))
+        return Picture(rgb, depth.astype(np.float32), body)
 
 
 def check_renderer(renderer: str) -> None:

@@ -93,6 +93,15 @@ def test_nothing_and_too_far_is_zero_depth(world: PyBulletWorld) -> None:
     assert (near.depth_m == 0).any()
 
 
+@pytest.mark.parametrize(("near_m", "far_m"), [(0.1, 3.0), (0.1, 2.5), (0.05, 3.0), (0.3, 7.0)])
+def test_the_background_has_no_depth_whatever_the_range(world: PyBulletWorld, near_m: float, far_m: float) -> None:
+    world.add_box((HALF_M,) * 3, MIDDLE_M, YAW_RAD, mass_kg=0.0, rgba=(0.9, 0.1, 0.1, 1.0))
+    picture = world.render(CAMERA, INTRINSICS, WIDTH, HEIGHT, near_m, far_m)
+    assert 0 < (picture.body < 0).mean() < 1
+    assert (picture.depth_m[picture.body < 0] == 0).all()
+    assert (picture.depth_m[picture.body >= 0] > 0).all()
+
+
 def test_picture_types_and_colours(world: PyBulletWorld) -> None:
     picture = box_on_plane(world)
     assert picture.rgb.shape == (HEIGHT, WIDTH, 3)

@@ -1,0 +1,1 @@
+"""Labelled point clouds of generated scenes: a tabletop before RGB-D cameras, a room around a LiDAR."""
