@@ -25,7 +25,7 @@ from sensors.errors import DataError, SpecError
 FORMAT = 1
 PACKAGES = (
     "perceive", "torch", "numpy", "gymnasium", "pybullet", "open3d", "transformers", "accelerate",
-    "stable-baselines3", "hydra-core", "h5py", "safetensors", "opencv-python-headless",
+    "stable-baselines3", "hydra-core", "h5py", "safetensors", "opencv-python-headless", "scipy",
 )  # fmt: skip
 
 
