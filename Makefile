@@ -68,6 +68,7 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_touch_calibration
 	$(BIN)/python -m tests.benchmarks.bench_cloud_scenes --out results/cloud_scenes.json
 	$(BIN)/python -m tests.benchmarks.bench_points --out results/points_ops.json
+	$(BIN)/python -m tests.benchmarks.bench_registration --out results/registration.json
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_keyframes
