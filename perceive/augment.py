@@ -79,6 +79,9 @@ class SceneAugment:
                 for field, value in data.items():
                     if field.startswith("base_from_"):
                         data[field] = turn[:, None] @ value
+                if "xyz_m" in data and not any(field.startswith("base_from_") for field in data):
+                    # Such a cloud is in the base frame. Its points [B, T, N, 3] lie in rows.
+                    data["xyz_m"] = data["xyz_m"] @ turn[:, None, :3, :3].mT.to(data["xyz_m"].dtype)
             if "rgb" in data and "intrinsics_px" in data:  # a gel's picture is no camera's: it stays where it is
                 data = self._picture(data, generator)
             streams[name] = BatchStream(data, stream.age_s, stream.valid & present[name][:, None])

@@ -21,6 +21,10 @@ class ContrastiveAlignment(nn.Module):
     directions (CLIP: Radford et al., ICML 2021; touch with vision: UniTouch, Yang et al., CVPR 2024; with language too:
     TVL, Fu et al., ICML 2024). What a sample lacks it is neither drawn to nor held against others.
 
+    Features are standardised over the batch before they are projected (as in the heads of SimCLR, Chen et al., ICML
+    2020, by running means in evaluation): a tower that knows nothing yet says nearly the same of all samples, and the
+    angles between nearly equal vectors would teach it nothing.
+
     Args:
         widths: modality -> length of its features.
         shared: length of the space where they meet.
@@ -60,6 +64,7 @@ class ContrastiveAlignment(nn.Module):
             )
         self._pairs = [(pair[0], pair[1]) for pair in asked]
         self._most_log_scale = -math.log(least_temperature)
+        self.standard = nn.ModuleDict({name: nn.BatchNorm1d(width, affine=False) for name, width in widths.items()})
         self.project = nn.ModuleDict({name: nn.Linear(width, shared) for name, width in widths.items()})
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
@@ -77,7 +82,11 @@ class ContrastiveAlignment(nn.Module):
         if name not in self.project:
             known = list(self.project)
             raise WiringError("ContrastiveAlignment", f"one of {known}", f"'{name}'", nearest(name, known))
-        return nn.functional.normalize(self.project[name](features), dim=-1)
+        norm = self.standard[name]
+        assert isinstance(norm, nn.BatchNorm1d)
+        batch = self.training and len(features) > 1  # of one alone there is no spread
+        even = nn.functional.batch_norm(features, norm.running_mean, norm.running_var, training=batch, eps=norm.eps)
+        return nn.functional.normalize(self.project[name](even), dim=-1)
 
     def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """``"loss"``: mean over the pairs; ``"one/other"``: that of a pair; ``"_one/other"``: share found, both ways.
@@ -104,16 +113,17 @@ class ContrastiveAlignment(nn.Module):
         unit, there = {}, {}
         for name, value in features.items():
             here = present[name] if name in present else torch.ones(len(value), dtype=torch.bool, device=value.device)
-            # What is not there may be NaN: selected away before the projection, or it would reach its gradient.
-            unit[name] = self.embed(name, torch.where(here[:, None], value, 0.0))
+            # What is not there may be NaN, and is no part of a batch's mean: only what is there is projected.
+            found = self.embed(name, value[here])
+            unit[name] = found.new_zeros(len(value), found.shape[1]).index_put((here.nonzero()[:, 0],), found)
             there[name] = here
         scale = self.log_scale.clamp_max(self._most_log_scale).exp()
         terms: dict[str, Tensor] = {}
         with full_precision(scale.device):
             for one, other in pairs:
                 both = there[one] & there[other]
-                term, found = _info_nce(widened(unit[one]), widened(unit[other]), scale, both)
-                terms[f"{one}/{other}"], terms[f"_{one}/{other}"] = term, found
+                pair_terms = _info_nce(widened(unit[one]), widened(unit[other]), scale, both)
+                terms[f"{one}/{other}"], terms[f"_{one}/{other}"] = pair_terms
         total = torch.stack([value for name, value in terms.items() if not name.startswith("_")]).mean()
         return {"loss": total} | terms
 

@@ -96,7 +96,7 @@ def take_points(values: Tensor, index: Tensor) -> Tensor:
     size, total, width = values.shape
     lead = torch.arange(size, device=index.device).view(-1, *(1 for _ in index.shape[1:]))
     flat = (index + total * lead).flatten()
-    return values.reshape(-1, width).index_select(0, flat).view(*index.shape, width)
+    return values.reshape(size * total, width).index_select(0, flat).view(*index.shape, width)
 
 
 @torch.no_grad()

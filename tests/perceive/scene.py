@@ -107,7 +107,20 @@ def fake_frame(space: spaces.Dict, rng: Rng) -> dict[str, NDArray[Any]]:
         if name == "depth_m":
             value = np.where(rng.random(part.shape) < 0.1, 0.0, np.maximum(value, 0.2))
         frame[name] = np.asarray(value, part.dtype)
+    if "xyz_m" in frame:
+        _fill_workspace(frame)
     return frame
+
+
+def _fill_workspace(frame: dict[str, NDArray[Any]]) -> None:
+    """Make a drawn cloud one of what stands around :data:`MIDDLE_M`, at least half full: elsewhere nobody looks."""
+    drawn = frame["xyz_m"]
+    share = (drawn - drawn.min(0)) / np.ptp(drawn, 0)
+    base = MIDDLE_M + (share - 0.5) * (0.6, 0.8, 0.4)
+    for name in frame.keys() & {"base_from_lidar"}:
+        base = (base - frame[name][:3, 3]) @ frame[name][:3, :3]
+    frame["xyz_m"] = base.astype(drawn.dtype)
+    frame["count"] = np.maximum(frame["count"], len(drawn) // 2)
 
 
 def fake_stream(space: spaces.Dict, rng: Rng, steps: int = 1) -> Stream:

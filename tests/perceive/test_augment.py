@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perceive.augment import SceneAugment, camera_turned, shifted
-from perceive.batch import ActionTarget, Batch
+from perceive.batch import ActionTarget, Batch, BatchStream
 from perceive.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 from sensors.action import ActionMode, ActionSpec
 from sensors.errors import WiringError
@@ -76,6 +76,26 @@ def test_turning_moves_every_token_about_the_base() -> None:
     turn = now[:, :3, :3] @ was[:, :3, :3].transpose(-1, -2)
     expected = before.position_m @ turn.transpose(-1, -2)
     torch.testing.assert_close(turned.position_m[turned.placed], expected[turned.placed], rtol=0, atol=1e-5)
+
+
+def test_a_cloud_in_the_base_frame_turns_with_its_action() -> None:
+    """One with a pose stays as it is, since its pose turns."""
+    batch, target = drawn()
+    size = batch.size
+    points = torch.cat([target.values[:, :1, :3], torch.rand(size, 4, 3)], 1)[:, None]  # the first is the target
+    own = {"xyz_m": points, "base_from_sensor": torch.eye(4).expand(size, 1, 4, 4)}
+    like = batch.stream("joints")
+    streams = {
+        name: BatchStream(data, like.age_s, like.valid) for name, data in (("here", {"xyz_m": points}), ("own", own))
+    }
+    augment = SceneAugment(SPEC, turn_rad=1.0)
+    after, moved = augment(Batch({**batch.streams, **streams}), target, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(after.stream("here").data["xyz_m"][:, 0, 0], moved.values[:, 0, :3])
+    assert (after.stream("here").data["xyz_m"] - points).abs().max() > 0.01
+    posed = after.stream("own").data
+    torch.testing.assert_close(posed["xyz_m"], points)
+    turned = posed["xyz_m"] @ posed["base_from_sensor"][..., :3, :3].mT
+    torch.testing.assert_close(turned, after.stream("here").data["xyz_m"])
 
 
 def test_shifted_pictures_keep_every_surface_point() -> None:

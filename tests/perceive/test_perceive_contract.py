@@ -66,7 +66,8 @@ def test_encoder_contract(path: Path, history: int, backbone: str, text_model: s
     accepted = set()
     for sensor_path in config_files("sensor"):
         space = build_sensor(sensor_path).space
-        signature = str(space)
+        # LiDARs differ in how many points they give: one is enough here.
+        signature = str(sorted(space.spaces) if "xyz_m" in space.spaces else space)
         if signature in accepted:
             continue
         torch.manual_seed(0)
@@ -88,6 +89,7 @@ def test_encoders_refuse_what_they_cannot_read() -> None:
         if path.stem in (
             "rgbd_patches", "text_table", "touch_patches", "wrench",
             "gel_image", "force_field", "pressure_cells", "wrench_history", "touch_codes",
+            "point_groups", "point_voxels",
         ):  # fmt: skip
             with pytest.raises(WiringError):
                 build(load_plain(path), space=joints, history=1, width=WIDTH)

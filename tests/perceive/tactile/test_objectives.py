@@ -146,7 +146,7 @@ def identity_alignment(count: int, temperature: float = 0.1) -> ContrastiveAlign
         assert isinstance(layer, nn.Linear)
         nn.init.eye_(layer.weight)
         nn.init.zeros_(layer.bias)
-    return align
+    return align.eval()  # features are not standardised by their own batch
 
 
 @settings(max_examples=25)
@@ -176,7 +176,7 @@ def test_it_is_symmetric() -> None:
 
 def test_what_a_sample_lacks_counts_neither_way() -> None:
     torch.manual_seed(0)
-    align = ContrastiveAlignment({"touch": 4, "vision": 4, "language": 4}, 8)
+    align = ContrastiveAlignment({"touch": 4, "vision": 4, "language": 4}, 8).eval()
     features = {name: torch.randn(6, 4, requires_grad=True) for name in ("touch", "vision", "language")}
     there = torch.tensor([True, True, False, True, True, False])
     spoilt = features | {"touch": torch.where(there[:, None], features["touch"], torch.nan)}
@@ -191,6 +191,27 @@ def test_what_a_sample_lacks_counts_neither_way() -> None:
     nobody = align(features, {"touch": torch.zeros(6, dtype=torch.bool)})
     assert nobody["touch/vision"] == 0
     assert torch.isfinite(nobody["loss"])
+
+
+def test_towers_that_say_nearly_the_same_of_all_are_told_apart_all_the_same() -> None:
+    """In training the batch's own mean and spread are taken out, of those that are there; running ones afterwards."""
+    torch.manual_seed(0)
+    align = ContrastiveAlignment({"touch": 4, "vision": 4}, 8)
+    features = {name: torch.randn(32, 4) for name in ("touch", "vision")}
+    faint = {name: 3.0 + 0.01 * value for name, value in features.items()}
+    plain = align(features)["loss"]
+    torch.testing.assert_close(align(faint)["loss"], plain, rtol=1e-2, atol=1e-3)
+    there = torch.ones(32, dtype=torch.bool)
+    there[20:] = False
+    some = {name: value[:20] for name, value in features.items()}
+    lacking = {name: torch.where(there[:, None], value, torch.nan) for name, value in features.items()}
+    both = dict.fromkeys(features, there)
+    torch.testing.assert_close(align(lacking, both)["loss"], align(some)["loss"])
+    assert torch.isfinite(align({name: value[:1] for name, value in features.items()})["loss"])
+    for _ in range(200):
+        align(faint)
+    align.eval()
+    torch.testing.assert_close(align(faint)["loss"], plain, rtol=0.05, atol=0.0)
 
 
 def test_alignment_learns_what_two_senses_share_and_a_temperature() -> None:

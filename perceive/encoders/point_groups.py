@@ -1,0 +1,173 @@
+"""Groups of points as tokens, each at its centre: the tokenizer of Point-BERT and Point-MAE, in metres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from perceive.batch import BatchStream
+from perceive.encoders.base import Encoder, per_token
+from perceive.encoders.point_frame import FramePoints, PointReader
+from perceive.geometry import full_precision
+from perceive.normalize import FieldStats
+from perceive.points.group import Groups, group
+from perceive.points.neighbours import take_points
+from perceive.points.pair_features import estimate_normals, pair_features
+from perceive.points.sample import pick_evenly
+from perceive.points.serialise import encode
+from perceive.tokens import Tokens
+from sensors.errors import WiringError
+
+_DEPTH = 20  # levels of the curve along which points are ordered: a millionth of the cloud's extent
+
+
+@final
+class PointGroupEncoder(Encoder):
+    """Centres by farthest point sampling, their nearest points relative to them, and a small PointNet over each group.
+
+    Yu et al., "Point-BERT", CVPR 2022; Pang et al., "Masked Autoencoders for Point Cloud Self-supervised Learning"
+    (Point-MAE), ECCV 2022. Unlike there, tokens carry their centre as a place in the base frame, lengths are told as
+    ``asinh(length / reach_m)``, linear within the reach and logarithmic beyond, and rows are normalised one by one
+    (no batch statistics), so that a cloud's tokens do not depend on its batch mates.
+
+    Points are first put in order along a z-order curve through their own bounding cube, and at most ``candidates`` of
+    them are taken evenly along it; so the order in which they came does not matter, and large sweeps cost no more than
+    small ones. Where the sensor stands in the base frame changes positions only, to the bit.
+
+    ``geometry="pairs"`` tells point-pair features of the centre and each member in place of where it lies (Drost et
+    al., CVPR 2010; Yu et al., RoITr, CVPR 2023), which no rotation changes. Normals look to the sensor where the frame
+    has a pose, else away from the mean of the cloud. Of a cloud above ``candidates`` points a rotated copy is thinned
+    to other points, so it is then invariant only as far as they stand for the same surface.
+
+    Args:
+        space: frame space with ``xyz_m`` [N, 3] and ``count`` [1] (PointFrame, LidarFrame).
+        history: T.
+        width: D.
+        groups: G, tokens of a frame; those that a cloud of fewer points lacks are not valid.
+        size: points of a group, the centre included.
+        candidates: most points that groups are made of.
+        hidden: channels of the first layer; further ones have two and four times as many (128 in the papers).
+        reach_m: see above.
+        features: what else a point tells, see :class:`perceive.encoders.point_frame.PointReader`; None = all there is.
+        geometry: ``"xyz"``, or ``"pairs"`` for the rotation-invariant variant.
+        normal_neighbours: points that a normal is made of; read by ``"pairs"`` only.
+
+    Raises:
+        WiringError: a field is missing, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        space: spaces.Dict,
+        history: int,
+        width: int,
+        groups: int = 64,
+        size: int = 32,
+        candidates: int = 2048,
+        hidden: int = 64,
+        reach_m: float = 0.05,
+        features: Sequence[str] | None = None,
+        geometry: str = "xyz",
+        normal_neighbours: int = 16,
+    ) -> None:
+        super().__init__()
+        owner = "PointGroupEncoder"
+        self._reader = PointReader(owner, space, features)
+        if min(groups, size, hidden) < 1 or candidates < groups:
+            got = f"groups {groups}, size {size}, hidden {hidden}, candidates {candidates}"
+            raise WiringError(owner, "groups, size, hidden >= 1 and candidates >= groups", got, "Correct them.")
+        if not 0 < reach_m < float("inf"):
+            raise WiringError(f"{owner}.reach_m", "a length above 0", repr(reach_m), "Correct it.")
+        if geometry not in ("xyz", "pairs"):
+            raise WiringError(f"{owner}.geometry", "'xyz' or 'pairs'", repr(geometry), "Choose one.")
+        if normal_neighbours < 3:
+            raise WiringError(f"{owner}.normal_neighbours", "at least 3", repr(normal_neighbours), "Raise it.")
+        self._history, self._groups, self._size, self._candidates = history, groups, size, candidates
+        self._reach_m = reach_m
+        self._pairs = geometry == "pairs"
+        self._normal_neighbours = normal_neighbours
+        channels = (4 if self._pairs else 3) + self._reader.channels
+        self.point = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, 2 * hidden))
+        # One map of (whole group, point) side by side, in two parts, so that the group's is done once per group.
+        self.whole = nn.Linear(2 * hidden, 4 * hidden, bias=False)
+        self.own = nn.Linear(2 * hidden, 4 * hidden)
+        self.member = nn.Sequential(nn.LayerNorm(4 * hidden), nn.GELU(), nn.Linear(4 * hidden, width))
+        self.norm = nn.LayerNorm(width)
+
+    @property
+    def num_tokens(self) -> int:
+        return self._history * self._groups
+
+    def fit(self, stats: Mapping[str, FieldStats]) -> None:
+        """Nothing to fit: colours, metres and seconds have natural scales."""
+
+    def forward(self, stream: BatchStream) -> Tokens:
+        batch, steps = stream.valid.shape
+        points = thinned_along_curve(self._reader.read(stream), self._candidates)
+        with full_precision(points.xyz_m.device):
+            # In the sensor's frame, so that no rounding of where the sensor stands can change a group.
+            groups = group(points.xyz_m, points.valid, self._groups, self._size)
+            told = self._geometry(points, groups)
+            if self._reader.channels:
+                told = torch.cat([told, groups.gather(points.features)], -1)
+            position = points.in_base(groups.centre_m)
+        # A place of a group that has no point holds its nearest one again: no maximum is changed by it.
+        each = self.point(told)
+        whole = self.whole(each.amax(2))[:, :, None]
+        tokens = self.norm(self.member(self.own(each) + whole).amax(2))
+        valid = groups.valid
+        lead = (batch, steps * self._groups)
+        return Tokens(
+            torch.where(valid[..., None], tokens, 0.0).view(*lead, -1),
+            torch.where(valid[..., None], position, 0.0).view(*lead, 3),
+            valid.view(lead),
+            per_token(stream.age_s, self._groups),
+            valid.view(lead),
+        )
+
+    def _geometry(self, points: FramePoints, groups: Groups) -> Tensor:
+        """What the network is told of where members lie, [M, G, K, 3 or 4]."""
+        if not self._pairs:
+            return (points.turned(groups.relative_m) / self._reach_m).asinh()
+        # The sensor is the origin of its own frame; a cloud in the base frame comes from nobody knows where.
+        viewpoint = points.xyz_m.new_zeros(len(points.xyz_m), 3) if self._reader.posed else None
+        normal = estimate_normals(points.xyz_m, points.valid, self._normal_neighbours, viewpoint).normal
+        centre = take_points(normal, groups.centre)[:, :, None]
+        pairs = pair_features(torch.zeros_like(groups.relative_m), centre, groups.relative_m, groups.gather(normal))
+        return torch.cat([(pairs[..., :1] / self._reach_m).asinh(), pairs[..., 1:]], -1)
+
+
+@torch.no_grad()
+def curve_order(xyz_m: Tensor, valid: Tensor) -> Tensor:
+    """The order of points along a z-order curve through each cloud's own bounding cube, those not valid last.
+
+    Args:
+        xyz_m: float [M, P, 3], finite.
+        valid: bool [M, P].
+
+    Returns:
+        int64 [M, P], which point stands at each place.
+    """
+    there = valid[..., None]
+    low = torch.where(there, xyz_m, torch.inf).amin(1, keepdim=True)
+    high = torch.where(there, xyz_m, -torch.inf).amax(1, keepdim=True)
+    extent = (high - low).amax(-1, keepdim=True)
+    extent = torch.where(extent > 0, extent, 1.0)
+    top = (1 << _DEPTH) - 1
+    share = torch.where(there, (xyz_m - low) / extent, 0.0)
+    code = encode((share * top).clamp(0, top).long(), _DEPTH, "z")
+    return torch.where(valid, code, 1 << (3 * _DEPTH)).sort(dim=1, stable=True).indices
+
+
+def thinned_along_curve(points: FramePoints, most: int) -> FramePoints:
+    """At most ``most`` points of each frame, evenly along a curve, in the order of the curve."""
+    order = curve_order(points.xyz_m, points.valid)
+    picked = pick_evenly(points.valid.gather(1, order), min(most, order.shape[1]))
+    index = order.gather(1, picked.index)
+    rows = take_points(torch.cat([points.xyz_m, points.features], -1), index)
+    rows = torch.where(picked.valid[..., None], rows, 0.0)
+    return FramePoints(rows[..., :3], rows[..., 3:], picked.valid, points.base_from_sensor)
