@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from perceive.batch import BatchStream
-from perceive.encoders.base import Encoder, per_token
+from perceive.encoders.base import Encoder
+from perceive.encoders.point_cells import checked_box, first_cells, in_rows
 from perceive.encoders.point_frame import PointReader
 from perceive.geometry import full_precision
 from perceive.normalize import FieldStats
@@ -19,7 +20,6 @@ from perceive.points.ptv3.levels import grid_cloud
 from perceive.points.ptv3.network import GridFeatures, PointTransformerV3
 from perceive.points.voxels import unique_cells
 from perceive.tokens import Tokens
-from sensors.errors import WiringError
 
 
 @final
@@ -75,16 +75,8 @@ class PointTransformerEncoder(Encoder):
         super().__init__()
         owner = "PointTransformerEncoder"
         self._reader = PointReader(owner, space, features)
-        if tokens < 1:
-            raise WiringError(f"{owner}.tokens", ">= 1", repr(tokens), "Correct it.")
-        if not 0 < edge_m < float("inf"):
-            raise WiringError(f"{owner}.edge_m", "a length above 0", repr(edge_m), "Correct it.")
-        if len(low_m) != 3 or len(high_m) != 3 or not all(low < high for low, high in zip(low_m, high_m, strict=True)):
-            raise WiringError(
-                owner, "low_m [3] below high_m [3]", f"{list(low_m)} and {list(high_m)}", "Correct the box."
-            )
+        self._low_m, self._high_m = checked_box(owner, tokens, edge_m, low_m, high_m)
         self._history, self._tokens, self._edge_m = history, tokens, float(edge_m)
-        self._low_m, self._high_m = tuple(map(float, low_m)), tuple(map(float, high_m))
         self.network = PointTransformerV3(
             in_width=4 + self._reader.channels,
             encoder_blocks=blocks,
@@ -108,7 +100,6 @@ class PointTransformerEncoder(Encoder):
         """Nothing to fit: colours, metres and seconds have natural scales."""
 
     def forward(self, stream: BatchStream) -> Tokens:
-        batch, steps = stream.valid.shape
         points = self._reader.read(stream)
         with full_precision(points.xyz_m.device):
             base = points.in_base(points.xyz_m) if self._reader.posed else points.xyz_m
@@ -124,27 +115,6 @@ class PointTransformerEncoder(Encoder):
         last = len(self.network.encoder) - 1
         _, _, of_cell, _ = unique_cells(cloud.cell >> last, cloud.sample)
         weight = torch.zeros_like(seen.sample).index_add_(0, of_cell, voxels.count)
-        chosen, slot = self._chosen(weight, seen)
+        chosen, slot = first_cells(-weight, seen.sample, seen.samples, self._tokens)
         tokens: Tensor = self.norm(self.out(seen.features.index_select(0, chosen)))
-        rows = batch * steps * self._tokens
-        features = tokens.new_zeros(rows, tokens.shape[1]).index_copy(0, slot, tokens)
-        position = base.new_zeros(rows, 3).index_copy(0, slot, seen.position_m.index_select(0, chosen))
-        valid = torch.zeros(rows, dtype=torch.bool, device=slot.device).index_fill(0, slot, True)
-        lead = (batch, steps * self._tokens)
-        return Tokens(
-            features.view(*lead, -1),
-            position.view(*lead, 3),
-            valid.view(lead),
-            per_token(stream.age_s, self._tokens),
-            valid.view(lead),
-        )
-
-    def _chosen(self, weight: Tensor, seen: GridFeatures) -> tuple[Tensor, Tensor]:
-        """Which cells become tokens, int64 [V], and each one's place among all tokens of all frames, int64 [V]."""
-        order = (-weight).sort(stable=True).indices
-        order = order[seen.sample[order].sort(stable=True).indices]
-        sample = seen.sample[order]
-        count = torch.bincount(sample, minlength=seen.samples)
-        rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[sample]
-        fits = rank < self._tokens
-        return order[fits], (sample * self._tokens + rank)[fits]
+        return in_rows(tokens, seen.position_m.index_select(0, chosen).to(base.dtype), slot, stream, self._tokens)

@@ -10,7 +10,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from perceive.batch import BatchStream
-from perceive.encoders.base import Encoder, per_token
+from perceive.encoders.base import Encoder
+from perceive.encoders.point_cells import checked_box, first_cells, in_rows
 from perceive.encoders.point_frame import PointReader
 from perceive.geometry import full_precision
 from perceive.normalize import FieldStats
@@ -64,18 +65,12 @@ class PointVoxelEncoder(Encoder):
         super().__init__()
         owner = "PointVoxelEncoder"
         self._reader = PointReader(owner, space, features)
-        if min(tokens, hidden) < 1:
-            raise WiringError(owner, "tokens and hidden >= 1", f"{tokens} and {hidden}", "Correct them.")
-        if not 0 < edge_m < float("inf"):
-            raise WiringError(f"{owner}.edge_m", "a length above 0", repr(edge_m), "Correct it.")
-        if len(low_m) != 3 or len(high_m) != 3 or not all(low < high for low, high in zip(low_m, high_m, strict=True)):
-            raise WiringError(
-                owner, "low_m [3] below high_m [3]", f"{list(low_m)} and {list(high_m)}", "Correct the box."
-            )
+        self._low_m, self._high_m = checked_box(owner, tokens, edge_m, low_m, high_m)
+        if hidden < 1:
+            raise WiringError(f"{owner}.hidden", ">= 1", repr(hidden), "Correct it.")
         if keep not in ("fullest", "nearest"):
             raise WiringError(f"{owner}.keep", "'fullest' or 'nearest'", repr(keep), "Choose one.")
         self._history, self._tokens, self._edge_m = history, tokens, float(edge_m)
-        self._low_m, self._high_m = tuple(map(float, low_m)), tuple(map(float, high_m))
         self._nearest = keep == "nearest"
         channels = 6 + self._reader.channels
         self.point = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, hidden))
@@ -90,9 +85,7 @@ class PointVoxelEncoder(Encoder):
         """Nothing to fit: colours, metres and seconds have natural scales."""
 
     def forward(self, stream: BatchStream) -> Tokens:
-        batch, steps = stream.valid.shape
         points = self._reader.read(stream)
-        frames = batch * steps
         with full_precision(points.xyz_m.device):
             base = points.in_base(points.xyz_m) if self._reader.posed else points.xyz_m
             voxels = voxelise(base, self._edge_m, valid=points.valid, low_m=self._low_m, high_m=self._high_m)
@@ -113,27 +106,10 @@ class PointVoxelEncoder(Encoder):
         each = self.point(torch.cat(told, -1))
         pooled = [segment_max(each, owner, len(chosen)), segment_mean(each, owner, len(chosen)), held.to(each.dtype)]
         made = self.norm(self.voxel(torch.cat(pooled, -1)))
-        rows = frames * self._tokens
-        features = made.new_zeros(rows, made.shape[1]).index_copy(0, slot, made)
-        position = places.new_zeros(rows, 3).index_copy(0, slot, places)
-        valid = torch.zeros(rows, dtype=torch.bool, device=slot.device).index_fill(0, slot, True)
-        lead = (batch, steps * self._tokens)
-        return Tokens(
-            features.view(*lead, -1),
-            position.view(*lead, 3),
-            valid.view(lead),
-            per_token(stream.age_s, self._tokens),
-            valid.view(lead),
-        )
+        return in_rows(made, places, slot, stream, self._tokens)
 
     def _chosen(self, voxels: Voxels) -> tuple[Tensor, Tensor]:
         """Which voxels become tokens, int64 [V], and each one's place among all tokens of all frames, int64 [V]."""
         # Whole numbers, half edges squared: no rounding decides which cube comes first.
         key = (2 * voxels.cell + 1).square().sum(1) if self._nearest else -voxels.count
-        order = key.sort(stable=True).indices
-        order = order[voxels.sample[order].sort(stable=True).indices]
-        sample = voxels.sample[order]
-        before = voxels.per_sample.cumsum(0) - voxels.per_sample
-        rank = torch.arange(len(order), device=order.device) - before[sample]
-        fits = rank < self._tokens
-        return order[fits], (sample * self._tokens + rank)[fits]
+        return first_cells(key, voxels.sample, len(voxels.per_sample), self._tokens)

@@ -74,7 +74,8 @@ class Tap(Sensor):
             self._lost += 1
             raise
         if frame is not None:
-            self._hand_on(self._name, frame, now_s)
+            # A tick has the time at which it began. A device that took this frame since then was read after that.
+            self._hand_on(self._name, frame, max(now_s, frame.stamp_s))
         return frame
 
     def close(self) -> None:

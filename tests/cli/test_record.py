@@ -99,10 +99,8 @@ def test_a_rig_of_live_sensors_is_recorded(tmp_path: Path) -> None:
     assert places == sorted(set(places)), "in order, none twice"
     assert places[-1] - places[0] + 1 - len(back) <= counts["unclocked"], "none missing but those that are counted"
     assert recording.closing["rig"] == {"wrist": {"dropped": 0, "corrupt": 0}}
-    # A tick has the time at which it began; while it reads, a device may take one more frame.
     ages = [item.read_s - item.frame.stamp_s for item in recording.frames()]
-    assert np.median(ages) >= 0
-    assert min(ages) > -0.1
+    assert min(ages) >= 0
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:

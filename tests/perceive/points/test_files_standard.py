@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 import sys
 from pathlib import Path
@@ -152,7 +151,6 @@ def las(path: Path) -> None:
     path.write_bytes(head + points)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("laspy") is None, reason="needs the extra laspy")
 def test_las_files_are_moved_to_their_corner(tmp_path: Path) -> None:
     las(tmp_path / "a.las")
     cloud = read_file(tmp_path / "a.las")
