@@ -91,7 +91,7 @@ class PerceptionModel(Model):
                 ``ignored_sensors``: sensors of the rig that are meant to have no encoder.
             sensor_spaces: sensor name -> frame space.
             history: sensor name -> T.
-            action_spec: given to heads that take an ``action_spec``.
+            action_spec: given to heads that take an ``action_spec``; those that take ``sensor_spaces`` get them.
             allow: import-path prefixes of encoders and heads outside this project.
 
         Raises:
@@ -113,7 +113,9 @@ class PerceptionModel(Model):
         }
         heads = {}
         for name, part in config["heads"].items():
-            offered: dict[str, Any] = {} if action_spec is None else {"action_spec": action_spec}
+            offered: dict[str, Any] = {"sensor_spaces": sensor_spaces}
+            if action_spec is not None:
+                offered["action_spec"] = action_spec
             heads[name] = build(part, allow=allow, where=f"head '{name}'", offered=offered, width=width)
         for kind, parts in (("encoders", encoders), ("heads", heads)):
             for name, part in parts.items():
@@ -169,7 +171,7 @@ class PerceptionModel(Model):
         # To the trunk the groups are the sensors; the readouts are told apart beside them.
         features = widened(self.trunk(replace(joined, groups=sensed.groups), origin_m, list(groups.values())))
         after = Tokens(features[:, :count], sensed.position_m, sensed.placed, sensed.age_s, sensed.valid, sensed.groups)
-        return {n: HeadContext(features[:, group], after, origin_m, rotation) for n, group in groups.items()}
+        return {n: HeadContext(features[:, group], after, origin_m, rotation, batch) for n, group in groups.items()}
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Head name -> its result."""

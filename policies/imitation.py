@@ -1,4 +1,4 @@
-"""Imitation: train a model on episodes, resumable to the bit on CPU, on one process or many.
+"""Imitation and supervised learning: train a model, resumable to the bit on CPU, on one process or many.
 
 Every random number is a function of (seed, step): the order of the samples, the augmentation, dropout and the noise of
 the heads. So a run that was killed and goes on from its last checkpoint ends with the same weights, averaged weights
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from perceive.batch import ActionTarget, Batch
+from perceive.batch import Batch
 from perceive.model_base import Model
 from policies.checkpoint import Checkpoint, checkpoint_folders, latest, remove_leftovers, save_checkpoint
 from policies.logbook import Logbook
@@ -33,12 +33,12 @@ from policies.optimisation import Averaged, learning_rate, make_optimizer, set_l
 from policies.sampling import SampleOrder, extend_digest, step_seed
 from policies.schema import schema_hash
 from policies.settings import TrainSettings, describe_changes
-from policies.training_data import TrainingData
+from policies.training_data import Target, TrainingData
 from policies.wiring import check_wiring
 from sensors.errors import DataError, PerceiveError, SpecError
 from sensors.spec import Json
 
-Augment = Callable[[Batch, ActionTarget, torch.Generator], tuple[Batch, ActionTarget]]
+Augment = Callable[[Batch, Any, torch.Generator], tuple[Batch, Any]]
 _HEADS, _AUGMENTATION, _VALIDATION = 1, 2, 3  # purposes of step_seed
 
 
@@ -89,7 +89,7 @@ def train(
         settings: see TrainSettings.
         run_dir: made if it is missing.
         augment: called with a generator of its own for every step, on CPU tensors.
-        heads: the action heads to train.
+        heads: the heads to train; each is given the dataset's target.
         resume: go on from the newest whole checkpoint in ``run_dir``; from the start if there is none.
         config: resolved config of the run, kept in every checkpoint.
         progress: show a progress bar with the time that is left.
@@ -201,17 +201,17 @@ class _Loop:
         count = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
         return TrainResult(path, self._done, self._loss, self._validation_loss, self._wall_s, self._cpu_s, count)
 
-    def _batches(self) -> Iterator[tuple[int, tuple[Batch, ActionTarget, NDArray[np.int64]]]]:
+    def _batches(self) -> Iterator[tuple[int, tuple[Batch, Target, NDArray[np.int64]]]]:
         """Steps and their data; the next batch is read and augmented in a thread meanwhile."""
         threads = torch.get_num_threads()  # a thread of its own would start with the default number again
         with ThreadPoolExecutor(1, "batches", torch.set_num_threads, (threads,)) as pool:
-            ahead: list[Future[tuple[Batch, ActionTarget, NDArray[np.int64]]]] = []
+            ahead: list[Future[tuple[Batch, Target, NDArray[np.int64]]]] = []
             for step in range(self._done, self._settings.steps):
                 while len(ahead) < 2 and step + len(ahead) < self._settings.steps:
                     ahead.append(pool.submit(self._load, step + len(ahead)))
                 yield step, ahead.pop(0).result()
 
-    def _load(self, step: int) -> tuple[Batch, ActionTarget, NDArray[np.int64]]:
+    def _load(self, step: int) -> tuple[Batch, Target, NDArray[np.int64]]:
         order = self._order.step(step)
         batch, target = self._dataset.batch(order[self._process :: self._processes])
         if self._augment is not None:
@@ -219,7 +219,7 @@ class _Loop:
             batch, target = self._augment(batch, target, torch.Generator().manual_seed(seed))
         return batch, target, order
 
-    def _learn(self, step: int, batch: Batch, target: ActionTarget) -> None:
+    def _learn(self, step: int, batch: Batch, target: Target) -> None:
         settings, device = self._settings, self._accelerator.device
         set_learning_rate(
             self._optimizer, learning_rate(step, settings.steps, settings.lr, settings.warmup_steps, settings.cosine)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from perceive.batch import ActionTarget
 from perceive.model_base import Model
 from policies.schema import check_dataset_fits
 from policies.training_data import TrainingData
@@ -13,10 +14,11 @@ from sensors.errors import WiringError, nearest
 
 
 def check_wiring(model: Model, dataset: TrainingData, heads: Sequence[str]) -> None:
-    """Raise unless ``model`` can be trained on ``dataset``: sensors, history, heads and the length of their chunks.
+    """Raise unless ``model`` can be trained on ``dataset``: sensors, history, heads and what they are to learn.
 
     Raises:
-        DataError: the episodes were recorded with other sensors.
+        DataError: the samples were recorded with other sensors.
+        SpecError: targets that a head cannot learn.
         WiringError: everything else; names what does not match.
     """
     check_dataset_fits(str(dataset.folder), model, dataset.header.sensor_spaces)
@@ -33,13 +35,18 @@ def check_wiring(model: Model, dataset: TrainingData, heads: Sequence[str]) -> N
                 "Match them.",
             )
     batch, target = dataset.batch([0])
+    device = next(model.parameters()).device
     with torch.no_grad():
-        results = model(batch.to(next(model.parameters()).device))
+        results = model(batch.to(device))
     for name in heads:
         if name not in results:
             raise WiringError(
                 "train(heads=...)", f"heads of the model {sorted(results)}", f"'{name}'", nearest(name, results)
             )
+        if not isinstance(target, ActionTarget):
+            with torch.no_grad():
+                model.loss(batch.to(device), {name: target.to(device)})  # says itself what does not fit
+            continue
         expected, got = tuple(target.values.shape[1:]), tuple(results[name].values.shape[1:])
         if expected != got:
             raise WiringError(

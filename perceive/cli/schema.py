@@ -18,12 +18,15 @@ from perceive.cli.schema_demo import DemoSchema
 from perceive.cli.schema_parts import Component, NoiseSchema, TrainSettingsSchema
 from perceive.cli.schema_record import RecordSchema
 from perceive.cli.schema_run import RunSchema
+from perceive.cli.schema_score import ScoreSchema
+from perceive.cli.schema_scenes import ScenesSchema
 
 
 class Algorithm(Enum):
     """How a policy is trained."""
 
     imitation = "imitation"
+    supervised = "supervised"
     sac = "sac"
     ppo = "ppo"
 
@@ -62,19 +65,19 @@ class TrainSchema:
     """Settings of ``perceive train``.
 
     Attributes:
-        algorithm: imitation (from episodes), sac or ppo (in the environment).
-        data: folder of episodes, for imitation.
+        algorithm: imitation (from episodes), supervised (from labelled samples), sac or ppo (in the environment).
+        data: folder of episodes, for imitation, or of labelled samples.
         output: run folder.
         resume: run folder to go on with; its own settings hold, only a few may be changed (see perceive.cli.resume).
         skip_bad: leave out damaged episode files with a warning instead of stopping.
-        episodes: use the first so many episodes; 0 = all.
+        episodes: use the first so many episodes or samples; 0 = all.
         history: instants per sensor; 0 = as recorded.
-        heads: action heads to train.
+        heads: heads to train.
         progress: show a progress bar.
         train: numbers of the training loop.
         augment: changes of the scene that leave the action known; null = none.
         model: the perception model.
-        dataset: what a sample is: control steps, or keyframes; null = control steps.
+        dataset: what a sample is: control steps, keyframes, or labelled clouds; null = control steps.
         env: environment, for sac and ppo.
         rig: its sensors.
         rl: arguments of the reinforcement learning algorithm.
@@ -161,9 +164,12 @@ class ViewSchema:
     """Settings of ``perceive view``.
 
     Attributes:
-        episode: an episode file; without it, the scripted expert acts in the environment.
-        to: mp4, png (a sheet of moments), rrd (a Rerun recording) or rerun (its window); the last two need the extra
-            'viewer'.
+        episode: an episode file; without it and without a cloud, the scripted expert acts in the environment.
+        cloud: a file with a point cloud, or a folder of them in a layout that is known, to show instead.
+        layout: of that folder; auto = found out by what is there.
+        points: preprocessing that clouds go through before they are shown; null = as they are.
+        to: mp4, png (a sheet of moments or clouds), rrd (a Rerun recording) or rerun (its window); the last two need
+            the extra 'viewer'.
         output: folder of what is written.
         seed: of the environment.
         steps: at most so many steps.
@@ -173,6 +179,9 @@ class ViewSchema:
     """
 
     episode: str | None = None
+    cloud: str | None = None
+    layout: str = "auto"
+    points: Component | None = None
     to: ViewTo = ViewTo.mp4
     output: str = MISSING
     seed: int = 0
@@ -185,11 +194,13 @@ class ViewSchema:
 SCHEMAS: dict[str, type] = {
     "demo": DemoSchema,
     "collect": CollectSchema,
+    "scenes": ScenesSchema,
     "train": TrainSchema,
     "evaluate": EvaluateSchema,
     "run": RunSchema,
     "record": RecordSchema,
     "view": ViewSchema,
+    "score": ScoreSchema,
     "calibrate": CalibrateSchema,
 }
 

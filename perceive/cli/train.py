@@ -1,4 +1,4 @@
-"""perceive train: a policy from demonstrations, or by reinforcement learning in the environment."""
+"""perceive train: from demonstrations, from labelled samples, or by reinforcement learning in the environment."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def app() -> App:
     """The command as an app."""
     return App(
         "train",
-        "Train a policy: from a folder of demonstrations, or by reinforcement learning in the environment.",
+        "Train: from demonstrations, from labelled samples, or by reinforcement learning in the environment.",
         (
             "perceive train data=runs/lift/episodes",
             "perceive train data=runs/lift/episodes model=regression train.steps=5000 train.device=cpu",
+            "perceive train experiment=points_segmentation data=runs/scenes/tabletop",
             "perceive train algorithm=sac env=reach",
             "perceive train resume=runs/train/2026-01-31_12-00-00 train.steps=10000",
         ),
@@ -51,8 +52,9 @@ def job(config: dict[str, Any]) -> None:
                 str(run_dir), "a new run folder", "one of an earlier run", f"perceive train resume={run_dir}"
             )
         write_json(run_dir / CONFIG_FILE, config)
-    if config["algorithm"] == "imitation":
-        result = train_imitation(config, run_dir, resume)
+    if config["algorithm"] in ("imitation", "supervised"):
+        how = train_imitation if config["algorithm"] == "imitation" else train_supervised
+        result = how(config, run_dir, resume)
         print(
             f"{result.steps} steps, loss {result.loss:.4f}, {result.parameters:,} parameters, "
             f"{result.wall_s:.0f} s.\ncheckpoint: {result.checkpoint}"
@@ -91,17 +93,37 @@ def train_imitation(config: Mapping[str, Any], run_dir: Path, resume: bool) -> T
     # A run that was started before there was a choice has no such entry.
     samples = config.get("dataset") or {TARGET: STEPS}
     dataset: TrainingData = build(samples, where="dataset", offered=offered)
+    return _train(config, dataset, run_dir, resume)
+
+
+def train_supervised(config: Mapping[str, Any], run_dir: Path, resume: bool) -> TrainResult:
+    """Train a model on the labelled samples in ``config["data"]``; arguments and errors as of train_imitation."""
+    if config["data"] is None:
+        raise SpecError("perceive train", "a folder of labelled samples", "none", "Give it: data=<folder>.")
+    if config.get("dataset") is None:
+        raise SpecError("perceive train", "a dataset", "none", "Choose one: dataset=clouds.")
+    offered = {
+        "folder": config["data"],
+        "on_bad": "skip" if config["skip_bad"] else "raise",
+        "limit": config["episodes"] or None,
+    }
+    dataset: TrainingData = build(config["dataset"], where="dataset", offered=offered)
+    return _train(config, dataset, run_dir, resume)
+
+
+def _train(config: Mapping[str, Any], dataset: TrainingData, run_dir: Path, resume: bool) -> TrainResult:
     header = dataset.header
     # All recorded sensors, so that one without an encoder is an error and not silently unused.
     history = {**header.history, **dataset.history}
-    model = build_model(plan, header.sensor_spaces, history, dataset.action_spec)
-    augment = config["augment"]
+    model = build_model(config["model"], header.sensor_spaces, history, dataset.action_spec)
+    augment, actions = config["augment"], dataset.action_spec
+    offered = {} if actions is None else {"action_spec": actions}
     return train(
         model,
         dataset,
         TrainSettings(**config["train"]),
         run_dir,
-        augment=None if augment is None else build(augment, where="augment", action_spec=dataset.action_spec),
+        augment=None if augment is None else build(augment, where="augment", offered=offered),
         heads=config["heads"],
         resume=resume,
         config={**config, RECORDED_IN: header.env},

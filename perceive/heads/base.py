@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from perceive.batch import Batch
 from perceive.tokens import Tokens
 
 
@@ -20,12 +21,14 @@ class HeadContext:
         tokens: the sensors' tokens with their features after the trunk.
         origin_m: [B, 3] in the base frame, the tool point (or the model's fallback where the joints are absent).
         origin_rotation: [B, 3, 3], base_from_tool rotation (identity where the joints are absent).
+        batch: what the sensors measured, for heads whose result is one per point or pixel.
     """
 
     readouts: Tensor
     tokens: Tokens
     origin_m: Tensor
     origin_rotation: Tensor
+    batch: Batch = field(default_factory=lambda: Batch({}))
 
 
 @dataclass(frozen=True, eq=False)

@@ -277,7 +277,7 @@ class TouchModel(Model):
         groups = {name: joined.groups[name] for name in self.readouts}
         features = widened(self.trunk(joined, origin, list(groups.values())))
         after = replace(sensed, features=features[:, :count])
-        return {name: HeadContext(features[:, group], after, origin, upright) for name, group in groups.items()}
+        return {name: HeadContext(features[:, group], after, origin, upright, batch) for name, group in groups.items()}
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Head -> its result."""
