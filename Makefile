@@ -10,7 +10,7 @@ ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := sensors perceive envs policies conf tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes touch results clean
+.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes touch points results clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,7 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_cloud_scenes --out results/cloud_scenes.json
 	$(BIN)/python -m tests.benchmarks.bench_points --out results/points_ops.json
 	$(BIN)/python -m tests.benchmarks.bench_registration --out results/registration.json
+	$(BIN)/python -m tests.benchmarks.bench_lidar_encoders --out results/lidar_encoders.json
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_keyframes
@@ -77,6 +78,12 @@ keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks
 touch: $(STAMP) ## train and evaluate with and without touch, learn from gel pictures (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_touch
 	$(BIN)/python -m tests.benchmarks.bench_tactile_learning
+
+points: $(STAMP) ## learn from point clouds: labels, boxes, shapes, registration, a policy (hours; goes on where it was interrupted)
+	$(BIN)/python -m tests.benchmarks.bench_scenes
+	$(BIN)/python -m tests.benchmarks.bench_point_learning
+	$(BIN)/python -m tests.benchmarks.bench_learned_registration --out results/learned_registration.json
+	$(BIN)/python -m tests.benchmarks.bench_cloud_policy
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_ablations

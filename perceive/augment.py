@@ -23,7 +23,7 @@ class SceneAugment:
         turn_rad: the whole scene, cameras and robot included, turns about the base's vertical axis by up to +- this,
             and the commanded pose with it. Needs mode ``ee_pose``. Joint angles are not changed, so a model that
             reads ``position_rad`` should not use it.
-        colour_gain: each channel of each picture is multiplied by a factor in [1 - c, 1 + c].
+        colour_gain: each channel of each picture and cloud is multiplied by a factor in [1 - c, 1 + c].
         shift_px: pictures move by up to +- this many pixels with their principal point, so that patches cut the scene
             elsewhere; what enters is unmeasured.
         camera_turn_rad: each camera turns about its own centre by up to this angle about a random axis. A turn, other
@@ -84,6 +84,9 @@ class SceneAugment:
                     data["xyz_m"] = data["xyz_m"] @ turn[:, None, :3, :3].mT.to(data["xyz_m"].dtype)
             if "rgb" in data and "intrinsics_px" in data:  # a gel's picture is no camera's: it stays where it is
                 data = self._picture(data, generator)
+            elif "rgb" in data and "xyz_m" in data and self._colour_gain:
+                gain = 1 + (torch.rand(size, 1, 1, 3, generator=generator) * 2 - 1) * self._colour_gain
+                data["rgb"] = (data["rgb"].float() * gain).clamp(0, 255)
             streams[name] = BatchStream(data, stream.age_s, stream.valid & present[name][:, None])
         return Batch(streams), replace(target, values=self._turned(target.values, turn))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from perceive.batch import Batch
+from perceive.model_base import Model
 from perceive.normalize import FieldStats
 from sensors.action import ActionSpec
 from sensors.spec import Json
@@ -72,3 +73,10 @@ class TrainingData(Protocol):
 
     def stats(self) -> dict[str, FieldStats]:
         """``"sensor/field"`` and ``"action"`` -> statistics."""
+
+
+class LabelledData(TrainingData, Protocol):
+    """Samples with labels that have names."""
+
+    def check_classes(self, model: Model, heads: Sequence[str]) -> None:
+        """Raise WiringError unless the classes of a model's heads are those of the labels, name by name."""

@@ -14,15 +14,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceive.batch import BatchStream
+from perceive.batch import Batch, BatchStream
 from perceive.encoders.base import Encoder
 from perceive.heads.base import ActionChunk, Head, HeadContext
+from perceive.heads.box_peaks import BoxGuess
+from perceive.heads.classification import ClassGuess
+from perceive.heads.point_labels import PointLabels
 from perceive.heads.value import Value, ValueTarget
 from perceive.normalize import FieldStats
+from perceive.points.files.collate import CloudBatch
 from perceive.tokens import Tokens, join
 from perceive.trunk import BaseTrunk, Trunk
 from sensors.errors import PerceiveError
+from tests.perceive.point_clouds import cloud_of, point_space
 from tests.perceive.scene import SPEC, fake_target
+
+CLOUD = {"cloud": point_space(40)}
 
 # Targets by what a head answers; a head with an answer of its own brings its target to check_head.
 TARGETS: Mapping[type, Callable[[np.random.Generator, int, Any], Any]] = {
@@ -30,6 +37,11 @@ TARGETS: Mapping[type, Callable[[np.random.Generator, int, Any], Any]] = {
     Value: lambda rng, size, _: ValueTarget(
         torch.from_numpy(rng.normal(size=size)).float(), torch.ones(size, dtype=torch.bool)
     ),
+    ClassGuess: lambda rng, size, answer: torch.from_numpy(rng.integers(0, answer.logits.shape[1], size)),
+    PointLabels: lambda rng, size, answer: fake_clouds(
+        semantic=torch.from_numpy(rng.integers(-1, answer.logits.shape[2], answer.valid.shape))
+    ),
+    BoxGuess: lambda rng, size, _: fake_boxes(rng, size),
 }
 
 
@@ -185,7 +197,21 @@ def fake_context(head: Head, width: int, size: int = 3, tokens: int = 6) -> Head
     here = fake_tokens(size, tokens, width, dtype=torch.float32)
     readouts = torch.randn(size, head.num_readouts, width, generator=draw)
     turn = torch.eye(3).expand(size, 3, 3)
-    return HeadContext(readouts, here, torch.rand(size, 3, generator=draw), turn)
+    batch = Batch({"cloud": cloud_of(CLOUD["cloud"], size=size, count=30)})
+    return HeadContext(readouts, here, torch.rand(size, 3, generator=draw), turn, batch)
+
+
+def fake_clouds(**fields_given: Tensor) -> CloudBatch:
+    """Labelled clouds of which a head reads only these fields."""
+    return CloudBatch(**{**dict.fromkeys(item.name for item in fields(CloudBatch)), **fields_given})
+
+
+def fake_boxes(rng: np.random.Generator, size: int) -> CloudBatch:
+    """Two boxes of different classes in each cloud, with points enough on both."""
+    boxes = torch.from_numpy(rng.random((size, 2, 9))).float()
+    boxes[..., 3:6] += 0.3
+    label = torch.tensor([[0, 1]]).expand(size, 2)
+    return fake_clouds(boxes=boxes, box_label=label, box_valid=label >= 0, box_points=torch.full_like(label, 50))
 
 
 def check_head(head: Head, width: int, target: Any = None, steps: int = 150) -> None:
@@ -246,7 +272,13 @@ def _sample(context: HeadContext, index: int) -> HeadContext:
     one = slice(index, index + 1)
     names = ("features", "position_m", "placed", "age_s", "valid")
     tokens = Tokens(*(getattr(context.tokens, name)[one] for name in names))
-    return HeadContext(context.readouts[one], tokens, context.origin_m[one], context.origin_rotation[one])
+    batch = Batch(
+        {
+            name: BatchStream({f: v[one] for f, v in stream.data.items()}, stream.age_s[one], stream.valid[one])
+            for name, stream in context.batch.streams.items()
+        }
+    )
+    return HeadContext(context.readouts[one], tokens, context.origin_m[one], context.origin_rotation[one], batch)
 
 
 def _check_learns(head: Head, context: HeadContext, target: Any, steps: int) -> None:
@@ -266,4 +298,5 @@ def _check_learns(head: Head, context: HeadContext, target: Any, steps: int) -> 
 
 def spec_if_taken(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """``action_spec`` for a head that takes one."""
-    return {"action_spec": SPEC} if "action_spec" in parameters else {}
+    offered = {"action_spec": SPEC, "sensor_spaces": CLOUD}
+    return {name: value for name, value in offered.items() if name in parameters}

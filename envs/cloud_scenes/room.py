@@ -14,9 +14,10 @@ from envs.cloud_scenes.scene import CloudScene, thinned
 from envs.cloud_scenes.sight import CARRIER, Sight
 from envs.cloud_scenes.stage import Stage, pose_of
 from envs.world import PyBulletWorld
+from sensors.deskew import deskew
 from sensors.errors import SpecError
 from sensors.frames import LidarFrame
-from sensors.geometry import FloatArray, axis_angle_to_matrix, invert, matrix_to_axis_angle, transform_points
+from sensors.geometry import FloatArray, invert, transform_points
 from sensors.lidar import Lidar
 from sensors.lidar_pattern import SpinningPattern, hdl_32
 from sensors.timeline import Timing
@@ -155,8 +156,9 @@ class RoomScenes:
             count = int(frame.count[0])
             xyz, offset = frame.xyz_m[:count].astype(float), frame.offset_s[:count]
             if self._compensated:
-                share = 1.0 + offset.astype(float) / self._pattern.sweep_s
-                xyz = transform_points(base_from_world, straightened(xyz, share, before, frame))
+                poses = (before.base_from_lidar, frame.base_from_lidar)
+                xyz = deskew(xyz, offset, *poses, self._pattern.sweep_s)
+                xyz = transform_points(base_from_world, transform_points(frame.base_from_lidar, xyz))
             else:
                 xyz = transform_points(base_from_lidar, xyz)
             places.append(xyz.astype(np.float32))
@@ -219,22 +221,6 @@ class RoomScenes:
             angle_noise_rad=0.0003,
             see_robot=False,
         )
-
-
-def straightened(xyz_m: FloatArray, share: FloatArray, before: LidarFrame, after: LidarFrame) -> FloatArray:
-    """Points [N, 3] in the sensor's frame at their own time, in the world: the sensor moved steadily between two poses.
-
-    Args:
-        xyz_m: float [N, 3].
-        share: float [N], 0 = at the first pose, 1 = at the second.
-        before: the frame at the first pose.
-        after: the frame at the second pose.
-    """
-    start, end = before.base_from_lidar, after.base_from_lidar
-    turn = matrix_to_axis_angle(start[:3, :3].T @ end[:3, :3])
-    turned = np.einsum("nij,nj->ni", axis_angle_to_matrix(share[:, None] * turn), xyz_m)
-    origin = (1 - share[:, None]) * start[:3, 3] + share[:, None] * end[:3, 3]
-    return np.asarray(turned @ start[:3, :3].T + origin)
 
 
 def ray_of(frame: LidarFrame, pattern: SpinningPattern) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

@@ -13,11 +13,14 @@ from sensors.errors import PerceiveError, nearest
 # name -> (module with `main(arguments) -> int`, what it does)
 COMMANDS = {
     "collect": ("perceive.cli.collect", "record demonstrations of a scripted expert"),
+    "scenes": ("perceive.cli.scenes", "generate labelled point clouds"),
     "train": ("perceive.cli.train", "train a policy from demonstrations, or by reinforcement learning"),
     "evaluate": ("perceive.cli.evaluate", "measure a trained policy on held-out seeds"),
+    "score": ("perceive.cli.score", "measure a trained perception model on labelled clouds"),
+    "export": ("perceive.cli.export", "write a trained backbone of point clouds as ONNX"),
     "run": ("perceive.cli.run", "drive a robot with a trained policy, in real time"),
     "record": ("perceive.cli.record", "record every frame of a robot's sensors into one file"),
-    "view": ("perceive.cli.view", "show an episode or a live environment"),
+    "view": ("perceive.cli.view", "show an episode, clouds of points or a live environment"),
     "demo": ("perceive.cli.demo", "the main job: collect, train and evaluate Lift, and write a report"),
     "calibrate": ("perceive.cli.calibrate", "find a camera's intrinsics, and where it is on or beside a robot"),
     "doctor": ("perceive.cli.doctor", "say what works on this machine and how to fix what does not"),

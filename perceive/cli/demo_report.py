@@ -132,7 +132,7 @@ def _frame(env: Any, seen: Any) -> NDArray[np.uint8]:
     half = scene.shape[0] // 2
     small: list[NDArray[np.uint8]] = []
     for stream in seen.streams.values():
-        if "rgb" in stream.data and len(small) < 2:
+        if "rgb" in stream.data and stream.data["rgb"].ndim == 4 and len(small) < 2:
             rgb = stream.data["rgb"][-1]
             rows = np.arange(half) * rgb.shape[0] // half
             small.append(rgb[rows][:, np.arange(half) * rgb.shape[1] // half])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from perceive.build import build
 from perceive.cli.app import App
@@ -123,7 +124,7 @@ def write_films(config: Mapping[str, Any], result: EvaluationResult, folder: Pat
     chosen = sorted(result.episodes, key=lambda episode: episode.success)[: config["films"]]
     rig = build(config["rig"], where="rig")
     assert isinstance(rig, SensorRig)
-    cameras = [name for name, space in rig.sensor_spaces.items() if "rgb" in space.spaces]
+    cameras = [name for name, space in rig.sensor_spaces.items() if _is_picture(space)]
     if not chosen or not cameras:
         return []
     whole_moves = config["env"].get("action_mode") == ActionMode.KEY_POSE.value
@@ -141,6 +142,12 @@ def warn_of_another_task(config: Mapping[str, Any]) -> None:
     then, now = (str(env.get("task", {}).get("_target_", "")) for env in (trained, config["env"]))
     if then and then != now:
         LOG.warning("the policy was trained in %s and is evaluated in %s; choose with env=...", then, now)
+
+
+def _is_picture(space: spaces.Dict) -> bool:
+    """Whether frames hold a picture [H, W, 3]; points have colours, too."""
+    colours = space.spaces.get("rgb")
+    return colours is not None and len(colours.shape or ()) == 3
 
 
 def _portable_word(word: str) -> str:

@@ -69,7 +69,7 @@ def _clip(env: Any, policy: KeyPosePolicy, episode: EpisodeResult) -> Clip:
         cameras: dict[str, Picture] = {
             name: np.asarray(stream.data["rgb"][-1], np.uint8)
             for name, stream in observation.streams.items()
-            if "rgb" in stream.data
+            if "rgb" in stream.data and stream.data["rgb"].ndim == 4
         }
         picture = key_pose_picture(policy.last, faces, dict(list(cameras.items())[: len(faces)]))
         gripper = "open" if action.values[action.spec.part("gripper")][0] > 0 else "close"

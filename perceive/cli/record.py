@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from envs.base import RobotEnv
 from perceive.build import build
 from perceive.cli.app import App
 from perceive.cli.workers import open_env
+from perceive.viewing.live import LiveView, live_view
 from policies.runtime.hold import HoldPolicy
 from sensors.clock import host_now_s
 from sensors.errors import SpecError
@@ -24,6 +26,7 @@ from sensors.rig import SensorRig
 
 FOREVER_S = float("inf")
 SHOWN_EVERY_S = 0.2
+VIEWED_EVERY_S = 0.05  # of a real rig, which is read far more often than anyone can look
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Summary:
         duration_s: recorded, on the rig's clock.
         counts: sensor -> what became of its frames.
         interrupted: whether Ctrl-C ended it.
+        view: what became of the observations that were shown live; empty = nothing was shown.
     """
 
     path: Path
@@ -43,6 +47,7 @@ class Summary:
     duration_s: float
     counts: dict[str, SensorCounts]
     interrupted: bool
+    view: dict[str, int | str] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -57,6 +62,8 @@ class Summary:
                 f"{name:16} {count.written:8} {count.written / span_s:8.1f} {count.bytes / span_s / 1e6:8.2f} "
                 f"{count.dropped:8} {count.unwritable:10}"
             )
+        if self.view:
+            lines.append("view: " + ", ".join(f"{name} {value}" for name, value in self.view.items()))
         how = "ended by Ctrl-C; " if self.interrupted else ""
         lines.append(
             f"{how}{self.duration_s:.1f} s in {self.size_bytes / 1e6:.1f} MB ({self.size_bytes / span_s / 1e6:.2f} "
@@ -78,7 +85,7 @@ def app() -> App:
         "sensors. Ctrl-C ends it.",
         (
             "perceive record env=lift duration_s=20 output=runs/record",
-            "perceive record env=lift rig=state actor=nobody",
+            "perceive record env=lift rig=state actor=nobody view=rerun",
             "perceive record '~env' rig=my_robot --config-dir my_conf duration_s=600",
         ),
         lambda config: print(record(config)),
@@ -110,9 +117,18 @@ def record(config: Mapping[str, Any]) -> Summary:
         about={"env": config["env"], "rig": config["rig"], "seed": config["seed"]},
     )
     interrupted, span_s, closing = False, 0.0, {}
-    with recorder, tqdm(total=duration_s, desc="record", unit="s", disable=not config["progress"]) as bar:
+    view: LiveView | None = None
+    with (
+        ExitStack() as shown,
+        recorder,
+        tqdm(total=duration_s, desc="record", unit="s", disable=not config["progress"]) as bar,
+    ):
         bar.bar_format = "{l_bar}{bar}| {n:.1f}/{total:.1f} s [{elapsed}{postfix}]" if duration_s < FOREVER_S else None
         shown_s = -FOREVER_S
+
+        if config["view"] is not None:
+            view = shown.enter_context(live_view(config["view"], config["output"], "record"))
+        look = None if view is None else view.show
 
         def show(now_s: float) -> None:
             nonlocal span_s, shown_s
@@ -125,12 +141,13 @@ def record(config: Mapping[str, Any]) -> Summary:
 
         try:
             play = _simulate if simulated else _listen
-            closing = play(config, recorder, duration_s, show)
+            closing = play(config, recorder, duration_s, show, look)
         except KeyboardInterrupt:
             interrupted = True  # as most recordings of a real robot end
         bar.update(min(span_s, duration_s) - bar.n)
         recorder.close(closing)
-    return Summary(recorder.path, recorder.path.stat().st_size, span_s, recorder.counts, interrupted)
+    counts = {} if view is None else view.counts()
+    return Summary(recorder.path, recorder.path.stat().st_size, span_s, recorder.counts, interrupted, counts)
 
 
 def tapped_rig(config: Mapping[str, Any], recorder: Recorder) -> SensorRig:
@@ -149,25 +166,32 @@ def tapped_rig(config: Mapping[str, Any], recorder: Recorder) -> SensorRig:
 
 
 Show = Callable[[float], None]
+Look = Callable[[Observation], None] | None
 
 
-def _listen(config: Mapping[str, Any], recorder: Recorder, duration_s: float, show: Show) -> dict[str, Any]:
+def _listen(config: Mapping[str, Any], recorder: Recorder, duration_s: float, show: Show, look: Look) -> dict[str, Any]:
     """Read a real rig until the time is over; what is to be noted at the end."""
     rig = tapped_rig(config["rig"], recorder)
     rig.open(None)
     try:
         began_s = host_now_s()
+        look_s = began_s
         rig.reset(began_s, config["seed"])
         while (now_s := host_now_s()) < began_s + duration_s and recorder.failure is None:
             rig.tick(now_s)
             show(now_s - began_s)
+            if look is not None and now_s >= look_s:
+                look_s = now_s + VIEWED_EVERY_S
+                look(replace(rig.observe(now_s), now_s=now_s - began_s))
             time.sleep(config["tick_s"])
         return {"rig": rig.counts, "timing": rig.timing_report().to_json()}
     finally:
         rig.close()
 
 
-def _simulate(config: Mapping[str, Any], recorder: Recorder, duration_s: float, show: Show) -> dict[str, Any]:
+def _simulate(
+    config: Mapping[str, Any], recorder: Recorder, duration_s: float, show: Show, look: Look
+) -> dict[str, Any]:
     """Play episodes until the simulated time is over; what is to be noted at the end."""
     rig = tapped_rig(config["rig"], recorder)
     env = open_env({"env": {**config["env"], "rig": rig}})
@@ -177,7 +201,7 @@ def _simulate(config: Mapping[str, Any], recorder: Recorder, duration_s: float, 
         while before_s < duration_s and recorder.failure is None:
             recorder.restart_clock()
             seed = config["seed"] + len(episodes)
-            episodes.append(_episode(env, recorder, config, seed, before_s, duration_s, show))
+            episodes.append(_episode(env, recorder, config, seed, before_s, duration_s, show, look))
             before_s += env.now_s
         return {"episodes": episodes, "rig": rig.counts}
     finally:
@@ -185,7 +209,14 @@ def _simulate(config: Mapping[str, Any], recorder: Recorder, duration_s: float, 
 
 
 def _episode(
-    env: RobotEnv, recorder: Recorder, config: Mapping[str, Any], seed: int, before_s: float, end_s: float, show: Show
+    env: RobotEnv,
+    recorder: Recorder,
+    config: Mapping[str, Any],
+    seed: int,
+    before_s: float,
+    end_s: float,
+    show: Show,
+    look: Look,
 ) -> dict[str, Any]:
     values, info = env.reset(seed=seed)
     still = HoldPolicy(env.action_spec)
@@ -193,6 +224,8 @@ def _episode(
     over = False
     while not over and before_s + env.now_s < end_s:
         observation = Observation.from_dict(values, info["now_s"])
+        if look is not None:
+            look(replace(observation, now_s=before_s + env.now_s))
         action = expert.act() if expert is not None else still.act(observation)
         values, _, terminated, truncated, info = env.step(action.values)
         recorder.catch_up()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from perceive.build import build
 from perceive.cli.app import App
 from perceive.cli.policy import policy_maker
 from perceive.results import machine, versions, write_json
+from perceive.viewing.live import LiveView, live_view
 from policies.runtime.clock import MonotonicClock
 from policies.runtime.hold import HoldPolicy
 from policies.runtime.loop import ControlLoop
@@ -39,6 +42,7 @@ def app() -> App:
             "perceive run robot=sim_panda policy=runs/lift",
             "perceive run robot=sim_panda policy=runs/lift env=lift seed=1000003 disabled=[front]",
             "perceive run robot=sim_panda policy=hold duration_s=5",
+            "perceive run robot=sim_panda policy=runs/lift view=rerun",
         ),
         job,
     )
@@ -82,15 +86,22 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     # Given as data: a simulated robot's world is built in its own process.
     env = {} if config["env"] is None else {"env": config["env"]}
     robot: RobotLink = build(config["robot"], where="robot", **env)
+    shown = ExitStack()
+    view: LiveView | None = None
     try:
         policy = learned or HoldPolicy(robot.action_spec, limits.proprioception, limits.gripper_open_m)
         limiter = SafetyLimiter(robot.action_spec, limits)
-        loop = ControlLoop(robot, policy, limiter, MonotonicClock(), **config["loop"])
+        if config["view"] is not None:
+            view = shown.enter_context(live_view(config["view"], config["output"], "run"))
+        observer = None if view is None else view.show
+        loop = ControlLoop(robot, policy, limiter, MonotonicClock(), **config["loop"], observer=observer)
         done = (lambda: bool(robot.report().get("is_success", False))) if config["until_success"] else None
-        return loop.run(float(config["duration_s"]), done)
+        summary = loop.run(float(config["duration_s"]), done)
     finally:
         robot.close()
+        shown.close()  # after the robot: a viewer may take its time to end
         torch.set_num_threads(threads)
+    return summary if view is None else replace(summary, view=view.counts())
 
 
 def plain_paths(config: Mapping[str, Any]) -> dict[str, Any]:

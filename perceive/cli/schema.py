@@ -15,11 +15,12 @@ from omegaconf import MISSING
 
 from perceive.cli.schema_calibrate import CalibrateSchema
 from perceive.cli.schema_demo import DemoSchema
+from perceive.cli.schema_export import ExportSchema
 from perceive.cli.schema_parts import Component, NoiseSchema, TrainSettingsSchema
 from perceive.cli.schema_record import RecordSchema
 from perceive.cli.schema_run import RunSchema
-from perceive.cli.schema_score import ScoreSchema
 from perceive.cli.schema_scenes import ScenesSchema
+from perceive.cli.schema_score import ScoreSchema
 
 
 class Algorithm(Enum):
@@ -201,6 +202,7 @@ SCHEMAS: dict[str, type] = {
     "record": RecordSchema,
     "view": ViewSchema,
     "score": ScoreSchema,
+    "export": ExportSchema,
     "calibrate": CalibrateSchema,
 }
 

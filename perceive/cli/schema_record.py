@@ -8,6 +8,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from perceive.cli.schema_parts import Component
+from perceive.cli.schema_run import LiveTo
 
 
 class Colour(Enum):
@@ -59,6 +60,8 @@ class RecordSchema:
         tick_s: pause between two readings of a real rig, seconds.
         queue_mb: the most memory for frames that wait to be written; beyond, they are dropped and counted.
         coding: how pictures are written.
+        view: show what the sensors see: rerun (its window), rrd (a recording for it, live.rrd in the output folder) or
+            png (live.png there, rewritten every second); the first two need the extra 'viewer'. null = not at all.
         progress: show a progress bar.
         env: the environment of a simulated robot; '~env' leaves it out, for the sensors of a real one.
         rig: the sensors.
@@ -71,6 +74,7 @@ class RecordSchema:
     tick_s: float = 0.002
     queue_mb: int = 256
     coding: CodingSchema = field(default_factory=CodingSchema)
+    view: LiveTo | None = None
     progress: bool = True
     env: Component | None = None
     rig: Component = MISSING

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from omegaconf import MISSING
 
 from perceive.cli.schema_parts import Component
+
+
+class LiveTo(Enum):
+    """Where the sensors are shown while a robot runs."""
+
+    rerun = "rerun"
+    rrd = "rrd"
+    png = "png"
 
 
 @dataclass
@@ -43,6 +52,8 @@ class RunSchema:
         use_ema: use the averaged weights.
         device: torch device.
         threads: torch's threads; one leaves the other cores to the robot.
+        view: show what the sensors see: rerun (its window), rrd (a recording for it, live.rrd in the output folder) or
+            png (live.png there, rewritten every second); the first two need the extra 'viewer'. null = not at all.
         head: the action head to obey.
         replan_s: predict anew when the last chunk is this old, seconds; 0 = at every step.
         ensemble: average what all recent chunks say about a moment.
@@ -63,6 +74,7 @@ class RunSchema:
     use_ema: bool = True
     device: str = "cpu"
     threads: int = 1
+    view: LiveTo | None = None
     head: str = "action"
     replan_s: float = 0.0
     ensemble: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from perceive.build import TARGET, build
 from perceive.cli.app import App
 from perceive.cli.resume import CONFIG_FILE, saved_run
 from perceive.loading import build_model
+from perceive.model_base import Model
 from perceive.results import write_json
 from policies.dataset import dataset_sensors
 from policies.imitation import TrainResult, train
 from policies.settings import TrainSettings
-from policies.training_data import TrainingData
+from policies.training_data import LabelledData, TrainingData
 from sensors.errors import DataError, SpecError, WiringError
 
 STEPS = "policies.dataset.EpisodeDataset"
@@ -107,15 +108,23 @@ def train_supervised(config: Mapping[str, Any], run_dir: Path, resume: bool) -> 
         "on_bad": "skip" if config["skip_bad"] else "raise",
         "limit": config["episodes"] or None,
     }
-    dataset: TrainingData = build(config["dataset"], where="dataset", offered=offered)
-    return _train(config, dataset, run_dir, resume)
+    dataset: LabelledData = build(config["dataset"], where="dataset", offered=offered)
+    return _train(config, dataset, run_dir, resume, dataset.check_classes)
 
 
-def _train(config: Mapping[str, Any], dataset: TrainingData, run_dir: Path, resume: bool) -> TrainResult:
+def _train(
+    config: Mapping[str, Any],
+    dataset: TrainingData,
+    run_dir: Path,
+    resume: bool,
+    check: Callable[[Model, Sequence[str]], None] | None = None,
+) -> TrainResult:
     header = dataset.header
     # All recorded sensors, so that one without an encoder is an error and not silently unused.
     history = {**header.history, **dataset.history}
     model = build_model(config["model"], header.sensor_spaces, history, dataset.action_spec)
+    if check is not None:
+        check(model, config["heads"])
     augment, actions = config["augment"], dataset.action_spec
     offered = {} if actions is None else {"action_spec": actions}
     return train(

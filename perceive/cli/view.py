@@ -1,4 +1,4 @@
-"""perceive view: an episode file or a live environment, as a film, a sheet of pictures, or in Rerun."""
+"""perceive view: an episode file, clouds or a live environment, as a film, a sheet of pictures, or in Rerun."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from perceive.cli.app import App
+from perceive.cli.view_clouds import view_clouds
 from perceive.cli.workers import open_env
 from perceive.viewing.film import write_mp4, write_sheet
 from perceive.viewing.rerun_log import show_in_rerun
 from perceive.viewing.storyboard import Storyboard, grid_steps
 from policies.episode_file import Episode
+from sensors.errors import SpecError
 from sensors.observation import Observation
 
 
@@ -24,18 +26,30 @@ def app() -> App:
     """The command as an app."""
     return App(
         "view",
-        "Show an episode, or the scripted expert at work: as mp4, as a sheet of pictures (png), or in Rerun.",
+        "Show an episode, point clouds, or the scripted expert at work: as mp4, sheet of pictures (png), or in Rerun.",
         (
             "perceive view episode=runs/lift/episodes/episode_000003.h5",
             "perceive view env=push seed=7 to=png",
             "perceive view env=lift to=rerun",
+            "perceive view cloud=scan.ply points=tabletop to=png",
+            "perceive view cloud=KITTI points=lidar to=rrd moments=20",
         ),
         job,
     )
 
 
 def job(config: dict[str, Any]) -> None:
-    """Show as the config says and print where it is."""
+    """Show as the config says and print where it is.
+
+    Raises:
+        SpecError: an episode and a cloud at once, or preprocessing without a cloud.
+    """
+    if config["cloud"] is not None and config["episode"] is None:
+        print(f"shown: {view_clouds(config)}")
+        return
+    if config["cloud"] is not None or config["points"] is not None:
+        got = "both" if config["cloud"] is not None else "points= without cloud="
+        raise SpecError("perceive view", "episode=, or cloud= with points= if wanted", got, "Leave one out.")
     if config["episode"] is not None:
         name = Path(config["episode"]).stem
         observations = read_episode(config["episode"], config["steps"])

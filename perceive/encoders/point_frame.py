@@ -18,6 +18,7 @@ from sensors.errors import WiringError
 _CHANNELS = {"rgb": 3, "intensity": 1, "offset_s": 1, "range": 1}
 _LARGEST = 10.0  # features of a point are clipped to this, on both sides
 _SWEEP_S = 0.1  # a time within a sweep that is 1 to a network
+_PERIODS = 2.0  # a steady motion is believed for so many periods before a frame, and after it
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +55,24 @@ class PointReader:
     the sweep, in tenths of a second) and ``range``: log(1 + distance from the sensor in metres), since how dense points
     lie, and how wrong they are, goes with it. ``range`` needs a pose, for without it nobody knows where the sensor was.
 
+    With ``compensate``, a sweep whose points have times (``offset_s``) and that comes with a pose is straightened by
+    the motion since the frame before it in the history, as :func:`sensors.deskew.deskew` does; ``range`` stays what was
+    measured. The first frame, one whose predecessor is absent, and one as old as its predecessor stay as they are: how
+    the sensor moved is not known. Frames without times or without a pose are of one moment.
+
     Args:
         owner: class that asks, for errors.
         space: frame space with ``xyz_m`` and ``count``, and at most one ``base_from_...`` [4, 4].
         features: which of the four to read; None = all that the sensor has.
+        compensate: whether sweeps are straightened.
 
     Raises:
         WiringError: a field is missing or of another shape, or there are several poses.
     """
 
-    def __init__(self, owner: str, space: spaces.Dict, features: Sequence[str] | None) -> None:
+    def __init__(
+        self, owner: str, space: spaces.Dict, features: Sequence[str] | None, compensate: bool = False
+    ) -> None:
         shape = field_shape(owner, space, "xyz_m", 2)
         if shape[1] != 3 or shape[0] < 1:
             raise WiringError(owner, "'xyz_m' [N, 3] with N >= 1", f"shape {shape}", "Use another encoder.")
@@ -89,6 +98,11 @@ class PointReader:
             wanted = (shape[0], 3) if name == "rgb" else (shape[0],)
             if name != "range" and field_shape(owner, space, name, len(wanted)) != wanted:
                 raise WiringError(owner, f"'{name}' {wanted}", f"{space.spaces[name].shape}", "Correct the sensor.")
+        self._compensate = compensate and bool(poses) and "offset_s" in space.spaces
+        if self._compensate and field_shape(owner, space, "offset_s", 1) != shape[:1]:
+            raise WiringError(
+                owner, f"'offset_s' {shape[:1]}", f"{space.spaces['offset_s'].shape}", "Correct the sensor."
+            )
         self._pose = poses[0] if poses else None
         self._features = tuple(chosen)
 
@@ -122,7 +136,24 @@ class PointReader:
             # Selected before any network: a NaN that reached its weights' gradient would stay.
             keep = there[..., None] & features.isfinite()
             features = torch.where(keep, features, 0.0).clamp(-_LARGEST, _LARGEST)
+            if self._compensate and stream.valid.shape[1] > 1:
+                xyz = torch.where(there[..., None], self._at_once(xyz, pose, frame, stream), 0.0)
         return FramePoints(xyz, features, there, pose)
+
+    def _at_once(self, xyz_m: Tensor, pose: Tensor, frame: Tensor, stream: BatchStream) -> Tensor:
+        """Points [M, P, 3] as each frame's sensor would have seen them at its stamp, where its motion is known."""
+        known, age = frame.view(stream.valid.shape), stream.age_s.to(xyz_m.dtype)
+        period = torch.zeros_like(age)
+        period[:, 1:] = age[:, :-1] - age[:, 1:]
+        moved = torch.zeros_like(known)
+        # Written so that NaN counts as not known.
+        moved[:, 1:] = known[:, 1:] & known[:, :-1] & (period[:, 1:] > 0) & (period[:, 1:] < torch.inf)
+        earlier = torch.cat([pose[:1], pose[:-1]])  # of the sample before, where it is the first: not taken
+        before = torch.where(moved.flatten()[:, None, None], earlier, pose)
+        offset = stream.data["offset_s"].flatten(0, 1).to(xyz_m.dtype)
+        ago = -offset / torch.where(moved, period, 1.0).flatten()[:, None]
+        ago = torch.where(moved.flatten()[:, None] & ago.isfinite(), ago, 0.0).clamp(-_PERIODS, _PERIODS)
+        return straightened(xyz_m, ago, before, pose)
 
     def _feature(self, name: str, stream: BatchStream, xyz_m: Tensor) -> Tensor:
         if name == "range":
@@ -132,3 +163,45 @@ class PointReader:
         if name == "rgb":
             return value / 255.0 - 0.5
         return value[..., None] / (_SWEEP_S if name == "offset_s" else 1.0)
+
+
+def straightened(xyz_m: Tensor, ago: Tensor, base_from_before: Tensor, base_from_now: Tensor) -> Tensor:
+    """:func:`sensors.deskew.deskew` of many sweeps: points [M, P, 3] in the frame of their sensor now.
+
+    Args:
+        xyz_m: float [M, P, 3], each in the sensor's frame at its own time.
+        ago: float [M, P], how long before now, in periods; 0 leaves a point as it is, to the bit.
+        base_from_before: float [M, 4, 4], a period ago.
+        base_from_now: float [M, 4, 4].
+    """
+    turn = rotation_vector(base_from_before[:, :3, :3].transpose(1, 2) @ base_from_now[:, :3, :3])
+    step = (base_from_before[:, :3, 3] - base_from_now[:, :3, 3])[:, None] @ base_from_now[:, :3, :3]  # [M, 1, 3]
+    angle = turn.norm(dim=-1, keepdim=True)
+    axis = (turn / torch.where(angle > 0, angle, 1.0))[:, None]
+    half = (-0.5 * ago * angle)[..., None]
+    # Rodrigues' formula, written as what is added: nothing is lost where the angle is small.
+    across = torch.linalg.cross(axis.expand_as(xyz_m), xyz_m)
+    further = torch.linalg.cross(axis.expand_as(xyz_m), across)
+    bent: Tensor = (2 * half).sin() * across + (2 * half.sin().square()) * further
+    moved: Tensor = xyz_m + bent + ago[..., None] * step
+    return moved
+
+
+def rotation_vector(rotation: Tensor) -> Tensor:
+    """Rotation vectors [..., 3] in radians, length in [0, pi], of rotation matrices [..., 3, 3]."""
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotation.unbind(-2))
+    # Each row is the quaternion (x y z w) times four times one of its components; the largest loses no digits.
+    rows = (
+        (1 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1 + a + e + i),
+    )
+    table = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    best = table.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*table.shape[:-2], 1, 4)
+    quaternion = torch.nn.functional.normalize(table.gather(-2, best).squeeze(-2), dim=-1)
+    quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+    sine = quaternion[..., :3].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, quaternion[..., 3:])
+    scale = torch.where(sine > 0, angle / torch.where(sine > 0, sine, 1.0), 2.0)
+    return torch.mul(quaternion[..., :3], scale)

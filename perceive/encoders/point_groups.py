@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -22,7 +23,39 @@ from perceive.points.serialise import encode
 from perceive.tokens import Tokens
 from sensors.errors import WiringError
 
+GEOMETRIES = ("xyz", "pairs")
 _DEPTH = 20  # levels of the curve along which points are ordered: a millionth of the cloud's extent
+
+
+@dataclass(frozen=True, eq=False)
+class CloudGroups:
+    """The groups of T frames before any network, N = T * G of them, K points each.
+
+    Attributes:
+        told: float [B, N, K, C], what the network is told of each member.
+        relative_m: float [B, N, K, 3], members minus their centre, along the axes of the base frame; 0 where not valid.
+        member_valid: bool [B, N, K]; False where the cloud has fewer than K points.
+        position_m: float [B, N, 3], centres in the base frame; 0 where not valid.
+        age_s: float [B, N].
+        valid: bool [B, N]; False where the cloud has fewer than G points, or is not there.
+    """
+
+    told: Tensor
+    relative_m: Tensor
+    member_valid: Tensor
+    position_m: Tensor
+    age_s: Tensor
+    valid: Tensor
+
+    def take(self, index: Tensor) -> CloudGroups:
+        """The groups of indices [B, N'] of each sample."""
+        return CloudGroups(
+            *(
+                value.gather(1, index[(..., *(None for _ in rest))].expand(-1, -1, *rest))
+                for value in (self.told, self.relative_m, self.member_valid, self.position_m, self.age_s, self.valid)
+                for rest in (value.shape[2:],)
+            )
+        )
 
 
 @final
@@ -55,6 +88,8 @@ class PointGroupEncoder(Encoder):
         features: what else a point tells, see :class:`perceive.encoders.point_frame.PointReader`; None = all there is.
         geometry: ``"xyz"``, or ``"pairs"`` for the rotation-invariant variant.
         normal_neighbours: points that a normal is made of; read by ``"pairs"`` only.
+        placed: whether tokens tell where their group is. Without, and with ``"pairs"``, nothing that a rotation or a
+            shift of the cloud changes reaches the trunk.
 
     Raises:
         WiringError: a field is missing, or a number is out of its range.
@@ -73,6 +108,7 @@ class PointGroupEncoder(Encoder):
         features: Sequence[str] | None = None,
         geometry: str = "xyz",
         normal_neighbours: int = 16,
+        placed: bool = True,
     ) -> None:
         super().__init__()
         owner = "PointGroupEncoder"
@@ -82,7 +118,7 @@ class PointGroupEncoder(Encoder):
             raise WiringError(owner, "groups, size, hidden >= 1 and candidates >= groups", got, "Correct them.")
         if not 0 < reach_m < float("inf"):
             raise WiringError(f"{owner}.reach_m", "a length above 0", repr(reach_m), "Correct it.")
-        if geometry not in ("xyz", "pairs"):
+        if geometry not in GEOMETRIES:
             raise WiringError(f"{owner}.geometry", "'xyz' or 'pairs'", repr(geometry), "Choose one.")
         if normal_neighbours < 3:
             raise WiringError(f"{owner}.normal_neighbours", "at least 3", repr(normal_neighbours), "Raise it.")
@@ -90,6 +126,7 @@ class PointGroupEncoder(Encoder):
         self._reach_m = reach_m
         self._pairs = geometry == "pairs"
         self._normal_neighbours = normal_neighbours
+        self._placed = placed
         channels = (4 if self._pairs else 3) + self._reader.channels
         self.point = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, 2 * hidden))
         # One map of (whole group, point) side by side, in two parts, so that the group's is done once per group.
@@ -102,37 +139,68 @@ class PointGroupEncoder(Encoder):
     def num_tokens(self) -> int:
         return self._history * self._groups
 
+    @property
+    def size(self) -> int:
+        """K, points of a group."""
+        return self._size
+
+    @property
+    def reach_m(self) -> float:
+        """Length up to which lengths are told linearly."""
+        return self._reach_m
+
+    @property
+    def tells_places(self) -> bool:
+        """Whether tokens tell where their group is and how its points lie along the axes of the base frame."""
+        return self._placed and not self._pairs
+
     def fit(self, stats: Mapping[str, FieldStats]) -> None:
         """Nothing to fit: colours, metres and seconds have natural scales."""
 
     def forward(self, stream: BatchStream) -> Tokens:
+        return self.embed(self.groups(stream))
+
+    def groups(self, stream: BatchStream) -> CloudGroups:
+        """Cut the clouds of all frames into groups."""
         batch, steps = stream.valid.shape
         points = thinned_along_curve(self._reader.read(stream), self._candidates)
         with full_precision(points.xyz_m.device):
             # In the sensor's frame, so that no rounding of where the sensor stands can change a group.
             groups = group(points.xyz_m, points.valid, self._groups, self._size)
-            told = self._geometry(points, groups)
+            relative_m = points.turned(groups.relative_m)
+            told = self._geometry(points, groups, relative_m)
             if self._reader.channels:
                 told = torch.cat([told, groups.gather(points.features)], -1)
-            position = points.in_base(groups.centre_m)
-        # A place of a group that has no point holds its nearest one again: no maximum is changed by it.
-        each = self.point(told)
-        whole = self.whole(each.amax(2))[:, :, None]
-        tokens = self.norm(self.member(self.own(each) + whole).amax(2))
-        valid = groups.valid
+            position = torch.where(groups.valid[..., None], points.in_base(groups.centre_m), 0.0)
         lead = (batch, steps * self._groups)
-        return Tokens(
-            torch.where(valid[..., None], tokens, 0.0).view(*lead, -1),
-            torch.where(valid[..., None], position, 0.0).view(*lead, 3),
-            valid.view(lead),
+        return CloudGroups(
+            told.view(*lead, *told.shape[2:]),
+            relative_m.view(*lead, self._size, 3),
+            groups.member_valid.view(*lead, self._size),
+            position.view(*lead, 3),
             per_token(stream.age_s, self._groups),
-            valid.view(lead),
+            groups.valid.view(lead),
         )
 
-    def _geometry(self, points: FramePoints, groups: Groups) -> Tensor:
+    def embed(self, groups: CloudGroups) -> Tokens:
+        """One token for each group; what a group says depends on no other."""
+        # A place of a group that has no point holds its nearest one again: no maximum is changed by it.
+        each = self.point(groups.told)
+        whole = self.whole(each.amax(2))[:, :, None]
+        tokens = self.norm(self.member(self.own(each) + whole).amax(2))
+        there = groups.valid[..., None]
+        return Tokens(
+            torch.where(there, tokens, 0.0),
+            groups.position_m if self._placed else torch.zeros_like(groups.position_m),
+            groups.valid if self._placed else torch.zeros_like(groups.valid),
+            groups.age_s,
+            groups.valid,
+        )
+
+    def _geometry(self, points: FramePoints, groups: Groups, relative_m: Tensor) -> Tensor:
         """What the network is told of where members lie, [M, G, K, 3 or 4]."""
         if not self._pairs:
-            return (points.turned(groups.relative_m) / self._reach_m).asinh()
+            return (relative_m / self._reach_m).asinh()
         # The sensor is the origin of its own frame; a cloud in the base frame comes from nobody knows where.
         viewpoint = points.xyz_m.new_zeros(len(points.xyz_m), 3) if self._reader.posed else None
         normal = estimate_normals(points.xyz_m, points.valid, self._normal_neighbours, viewpoint).normal

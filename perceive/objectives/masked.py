@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from perceive.batch import Batch
 from perceive.encoders.pad import PatchEncoder
+from perceive.objectives.masking import check_ratio, check_streams, hide, take_tokens
 from perceive.tactile.pad_frame import moved, pad_from_base
-from perceive.tokens import Tokens
 from perceive.trunk import Trunk
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import WiringError
 
 
 @final
@@ -54,8 +54,7 @@ class MaskedPatches(nn.Module):
         longest_m: float = 0.064,
     ) -> None:
         super().__init__()
-        if not 0 < mask_ratio < 1:
-            raise SpecError("MaskedPatches.mask_ratio", "a share between 0 and 1", f"{mask_ratio}", "Correct it.")
+        check_ratio("MaskedPatches", mask_ratio)
         self._ratio = mask_ratio
         self._stems: dict[str, PatchEncoder] = {}
         for name, stem in stems.items():
@@ -80,11 +79,9 @@ class MaskedPatches(nn.Module):
         Raises:
             WiringError: a stream without a stem, or no stream.
         """
+        check_streams("MaskedPatches", list(batch.streams), list(self._stems))
         terms: dict[str, Tensor] = {}
         for name in batch.streams:
-            if name not in self._stems:
-                known = list(self._stems)
-                raise WiringError("MaskedPatches", f"streams of {known}", f"'{name}'", nearest(name, known))
             values, measured = self._stems[name].patches(batch.streams[name])
             guess, hidden = self.restore(batch, name, generator)
             scored = measured & hidden[..., None]
@@ -92,46 +89,15 @@ class MaskedPatches(nn.Module):
             terms[name] = torch.where(scored, (guess - values).square(), 0.0).sum() / counted
             mean = torch.where(measured, values, 0.0).sum(0) / measured.sum(0).clamp_min(1)
             terms[f"_{name}/mean"] = torch.where(scored, (mean - values).square(), 0.0).sum() / counted
-        if not terms:
-            raise WiringError("MaskedPatches", f"a stream of {list(self._stems)}", "none", "Pass one.")
         return {"loss": torch.stack([value for key, value in terms.items() if key[0] != "_"]).mean()} | terms
 
     def restore(self, batch: Batch, name: str, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Guesses float [B, N, patch_size] for all patches of a stream, and which were hidden, bool [B, N]."""
         stream = batch.stream(name)
         tokens = moved(self._stems[name](stream).cleaned(), pad_from_base([stream]))
-        size, count = tokens.valid.shape
-        keep = min(max(round(count * (1 - self._ratio)), 1), count - 1)
-        if count < 2:
-            raise SpecError("MaskedPatches", "two patches at least", f"{count}", "Make the patches smaller.")
-        drawn = torch.rand(size, count, generator=generator).to(tokens.valid.device)
-        # Patches that are there first: of those a share is seen, however many are missing.
-        order = torch.where(tokens.valid, drawn, drawn + 1).argsort(1)
-        own = (tokens.valid.sum(1) * (1 - self._ratio)).round().clamp_min(1)
-        rank = torch.arange(keep, device=order.device)
-        seen = _taken(tokens, order[:, :keep])
-        seen = replace(seen, valid=seen.valid & (rank < own[:, None])).cleaned()
-        origin = tokens.position_m.new_zeros(size, 3)
-        told = self.trunk(seen, origin)
-        shown = torch.zeros_like(tokens.valid).scatter(1, order[:, :keep], seen.valid)
-        told = torch.where(seen.valid[..., None], told, self.hidden.to(told.dtype))
-        features = self.hidden.to(told.dtype).expand(size, count, -1)
-        features = features.scatter(1, order[:, :keep, None].expand(-1, -1, told.shape[-1]), told)
-        whole = Tokens(features, tokens.position_m, tokens.placed, tokens.age_s, tokens.valid).cleaned()
+        hiding = hide("MaskedPatches", tokens.valid, self._ratio, generator)
+        seen = replace(take_tokens(tokens, hiding.index), valid=hiding.shown).cleaned()
+        origin = tokens.position_m.new_zeros(len(tokens.valid), 3)
+        whole = hiding.fill(self.trunk(seen, origin), self.hidden, tokens)
         out: Tensor = self.guess[name](self.decoder(whole, origin))
-        return out, ~shown & tokens.valid
-
-
-def _taken(tokens: Tokens, index: Tensor) -> Tokens:
-    """The tokens of indices [B, K] of each sample."""
-
-    def wide(value: Tensor) -> Tensor:
-        return value.gather(1, index[..., None].expand(-1, -1, value.shape[-1]))
-
-    return Tokens(
-        wide(tokens.features),
-        wide(tokens.position_m),
-        tokens.placed.gather(1, index),
-        tokens.age_s.gather(1, index),
-        tokens.valid.gather(1, index),
-    )
+        return out, hiding.hidden

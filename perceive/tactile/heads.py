@@ -1,9 +1,11 @@
-"""What is read out of a touch: where and how an object is pressed in, and of which shape it is."""
+"""What is read out of a touch: where and how an object is pressed in.
+
+Of which shape it is, :class:`perceive.heads.classification.ClassHead` tells.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from perceive.heads.base import Head, HeadContext
-from sensors.errors import SpecError, WiringError
+from sensors.errors import WiringError
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,60 +144,3 @@ def pose_errors(pose: PressPose, target: PressTarget, period_rad: float = math.p
     turn = (pose.yaw_rad - target.yaw_rad + period_rad / 2).remainder(period_rad) - period_rad / 2
     place = (pose.xy_m - target.xy_m).norm(dim=-1)
     return {"place_m": place, "yaw_rad": turn.abs(), "depth_m": (pose.depth_m - target.depth_m).abs()}
-
-
-@dataclass(frozen=True, eq=False)
-class ShapeGuess:
-    """Of which shape it is.
-
-    Attributes:
-        logits: float [B, S], in the order of the head's ``shapes``.
-    """
-
-    logits: Tensor
-
-
-class ShapeHead(Head):
-    """Class of what is pressed in. Its target is an int64 tensor [B] of indices into ``shapes``; -1 = not known.
-
-    Args:
-        width: D.
-        shapes: names of the classes.
-        hidden: width of the MLP.
-
-    Raises:
-        WiringError: fewer than two shapes, or one twice.
-    """
-
-    def __init__(self, width: int, shapes: Sequence[str], hidden: int = 64) -> None:
-        super().__init__()
-        self.shapes = tuple(shapes)
-        if len(self.shapes) < 2 or len(set(self.shapes)) < len(self.shapes):
-            raise WiringError("ShapeHead.shapes", "two names at least, each once", f"{self.shapes}", "Correct them.")
-        self.out = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, len(self.shapes)))
-
-    @property
-    def num_readouts(self) -> int:
-        return 1
-
-    def fit(self, stats: Any) -> None:
-        """Nothing to fit."""
-
-    def forward(self, context: HeadContext) -> ShapeGuess:
-        return ShapeGuess(self.out(context.readouts[:, 0]))
-
-    def loss(self, context: HeadContext, target: Tensor) -> dict[str, Tensor]:
-        """``class``: cross entropy; ``_accuracy``: share that is right, of those that are known.
-
-        Raises:
-            SpecError: an index that is no class.
-        """
-        if target.dtype != torch.long or int(target.min()) < -1 or int(target.max()) >= len(self.shapes):
-            got = f"{target.dtype} from {target.min()} to {target.max()}"
-            fix = "Give indices into the head's shapes, -1 where it is not known."
-            raise SpecError("ShapeHead.loss", f"int64 from -1 to {len(self.shapes) - 1}", got, fix)
-        logits, known = self.out(context.readouts[:, 0]), target >= 0
-        counted = known.sum().clamp_min(1)
-        each = nn.functional.cross_entropy(logits, target.clamp_min(0), reduction="none")
-        right = (logits.argmax(-1) == target) & known
-        return {"class": torch.where(known, each, 0.0).sum() / counted, "_accuracy": right.sum() / counted}

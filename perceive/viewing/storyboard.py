@@ -1,13 +1,17 @@
-"""An episode as film frames: one box per camera, depth, fingertip and vector of every sensor."""
+"""An episode as film frames: one box per camera, depth, cloud, fingertip and vector of every sensor."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceive.viewing.cloud_board import frame_points
+from perceive.viewing.cloud_picture import cloud_picture
+from perceive.viewing.cloud_view import View, around
 from perceive.viewing.draw import (
     Picture,
     blank,
@@ -23,10 +27,11 @@ from sensors.observation import Observation, Stream
 
 BOX_PX = 168
 TALLEST_PX = 1080
+VIEWED = 8  # observations that decide from where a cloud is seen
 # What is drawn as a picture, by its field, number of axes (a wrench's force is a curve) and title.
 PICTURES = (
     ("rgb", 3, ""), ("depth_m", 2, "depth"), ("indentation_m", 2, "touch"),
-    ("normal_N", 2, "pressure"), ("force_N", 3, "forces"),
+    ("normal_N", 2, "pressure"), ("force_N", 3, "forces"), ("xyz_m", 2, "points"),
 )  # fmt: skip
 TITLES = {field: title for field, _, title in PICTURES}
 # Vectors worth a curve, in the order of preference; of a sensor without any of these, its first small float field.
@@ -53,7 +58,8 @@ class Storyboard:
         ]
         pictured = {name for name, _ in self._images}
         self._curves = {n: f for n, s in first.items() if n not in pictured and (f := _curve_field(s)) is not None}
-        self._ranges = {pair: self._range(*pair) for pair in self._images if pair[1] != "rgb"}
+        self._ranges = {pair: self._range(*pair) for pair in self._images if pair[1] not in ("rgb", "xyz_m")}
+        self._views = {name: self._view(name) for name, field in self._images if field == "xyz_m"}
         self._values = {name: self._history(name, field) for name, field in self._curves.items()}
         self._columns = max(1, math.ceil(math.sqrt(len(self._images) + len(self._curves))))
 
@@ -83,10 +89,21 @@ class Storyboard:
             return out
         if field == "rgb":
             return np.asarray(value, np.uint8)
+        if field == "xyz_m":
+            found = frame_points(_newest(stream))
+            assert found is not None  # it was chosen for its points
+            return cloud_picture(self._views[name], *found)
         low, high = self._ranges[name, field]
         if field == "depth_m":
             return depth_picture(value, low, high)
         return force_picture(value, high, BOX_PX) if field == "force_N" else touch_picture(value, high)
+
+    def _view(self, name: str) -> View:
+        """One place to look from for the whole episode, or what stands still would seem to move."""
+        there = [stream for o in self._observations if (stream := o.streams[name]).valid[-1]]
+        seen = [frame_points(_newest(there[step])) for step in grid_steps(len(there), VIEWED)]
+        points = [found[0] for found in seen if found is not None]
+        return around(np.concatenate(points) if points else np.zeros((0, 3)), BOX_PX, BOX_PX)
 
     def _range(self, name: str, field: str) -> tuple[float, float]:
         seen = [o.streams[name].data[field][-1] for o in self._observations if o.streams[name].valid[-1]]
@@ -110,6 +127,10 @@ def grid_steps(length: int, most: int) -> list[int]:
     """At most ``most`` steps spread over an episode, first and last included."""
     count = min(most, length)
     return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def _newest(stream: Stream) -> dict[str, NDArray[Any]]:
+    return {field: value[-1] for field, value in stream.data.items()}
 
 
 def _curve_field(stream: Stream) -> str | None:

@@ -40,6 +40,7 @@ class ControlLoop:
         phase_sensor: start right after a new frame of this sensor has come, so that ticks see fresh frames; None = at
             once.
         phase_s: how long after it.
+        observer: told what was seen at every tick, after the command; it must return at once and not raise.
 
     Raises:
         WiringError: robot and limiter disagree about actions.
@@ -57,6 +58,7 @@ class ControlLoop:
         ready_s: float = 5.0,
         phase_sensor: str | None = None,
         phase_s: float = 0.01,
+        observer: Callable[[Observation], None] | None = None,
     ) -> None:
         spec = limiter.spec
         if robot.action_spec.to_json() != spec.to_json():
@@ -83,6 +85,7 @@ class ControlLoop:
         self._ready_s = ready_s
         self._phase_sensor = phase_sensor
         self._phase_s = phase_s
+        self._observer = observer
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -157,6 +160,8 @@ class ControlLoop:
             if limited.stop is not None:
                 raise SafetyStop("SafetyLimiter", "a policy and sensors that work", limited.stop, "See the flags.")
             self._robot.command(limited.action)
+            if self._observer is not None:
+                self._observer(observation)
             tally.add(
                 began_s - deadline_s, self._clock.now_s() - began_s, decided_s - seen_s, _age(observation), limited.hold
             )

@@ -28,6 +28,7 @@ class RunSummary:
         held: commands that told the robot to stay where it is.
         flags: the limiter's flag -> commands that carried it.
         robot: what the robot reported at the end.
+        view: what became of the observations that were shown live; empty = nothing was shown.
     """
 
     ended: str
@@ -43,6 +44,7 @@ class RunSummary:
     held: int
     flags: Mapping[str, int]
     robot: Mapping[str, float | bool | str] = field(default_factory=dict)
+    view: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def achieved_hz(self) -> float:
@@ -66,6 +68,7 @@ class RunSummary:
             "observation_age_ms": percentiles_ms(self.age_s),
             "flags": dict(sorted(self.flags.items())),
             "robot": dict(self.robot),
+            "view": dict(self.view),
         }
 
     def __str__(self) -> str:
@@ -85,6 +88,8 @@ class RunSummary:
         ]
         if self.robot:
             lines.append("robot: " + ", ".join(f"{name} {_word(value)}" for name, value in self.robot.items()))
+        if self.view:
+            lines.append("view: " + ", ".join(f"{name} {value}" for name, value in self.view.items()))
         return "\n".join(lines)
 
 

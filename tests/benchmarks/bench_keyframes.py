@@ -41,9 +41,10 @@ TASKS = ("press_buttons", "stack_blocks", "put_in", "drawer")
 EASIEST = ("press_buttons", "stack_blocks")
 DEMONSTRATIONS = 10
 FIRST_SEED, EPISODES = 7_000_000, 50
+FIRST_SEED_OF = {"rvt_small": 7_100_000}  # its length was chosen after a look at the seeds from 7,000,000
 ARMS: dict[str, list[str]] = {
     "rvt": [],
-    "rvt_small": ["model=rvt_small", "train.steps=1600"],
+    "rvt_small": ["model=rvt_small", "train.steps=2400"],
     "rvt_unnamed": [
         "model.colours=null", "model.stages.0.channels=10", "model.stages.1.channels=10",
     ],
@@ -60,6 +61,12 @@ RIVALS = ["train.weight_decay=0.05", "train.checkpoint_every=400", "train.thread
 ONLY = {"rvt_small": EASIEST, "rvt_unnamed": ("stack_blocks",)}  # the other arms play all tasks
 PLAY = {"chunk": {"replan_s": 0.0}, "diffusion": {"replan_s": 0.667}}  # half a chunk is carried out
 CAMERAS = ("front", "left", "right")
+
+
+def held_out(arm: str, episodes: int) -> list[int]:
+    """The seeds that a policy is evaluated on."""
+    first = FIRST_SEED_OF.get(arm, FIRST_SEED)
+    return list(range(first, first + episodes))
 
 
 def demonstrations(task: str, folder: Path) -> Path:
@@ -94,9 +101,7 @@ def evaluated(task: str, arm: str, run: Path, label: str, changes: Mapping[str, 
     if "cameras" in changes:
         env["rig"]["sensors"] |= changes["cameras"]
     config["env"] = for_policy(str(run), env)
-    result: EvaluationResult = evaluate_seeds(
-        config, list(range(FIRST_SEED, FIRST_SEED + episodes)), label=f"{task} {arm} {label}"
-    )
+    result: EvaluationResult = evaluate_seeds(config, held_out(arm, episodes), label=f"{task} {arm} {label}")
     write_json(path, result.to_json())
     return result.to_json()
 
@@ -163,14 +168,15 @@ def main() -> None:
                     outcome["planner_failures"], "episodes", n=outcome["episodes"]
                 )
             state = find_checkpoint(run).state
-            figures[f"{task}, {arm}, training"] = Figure(state["wall_s"] / 60, "min", at_most=40.0)
-            figures[f"{task}, {arm}, CPU of training"] = Figure(state["cpu_s"] / 60, "min")
+            figures[f"{task}, {arm}, training"] = Figure(state["wall_s"] / 60, "min")
+            # 40 minutes on two cores; trainings ran side by side on them, so their wall time says little.
+            figures[f"{task}, {arm}, CPU of training"] = Figure(state["cpu_s"] / 60, "min", at_most=80.0)
     for arm, rates in means.items():
         if arm in ONLY:
             continue
         figures[f"mean over tasks, {arm}"] = Figure(sum(rates) / len(rates), "fraction", n=len(rates))
     if not given.train_only:
-        seeds = list(range(FIRST_SEED, FIRST_SEED + given.episodes))
+        seeds = sorted({seed for arm in given.arms for seed in held_out(arm, given.episodes)})
         config = compose_config("train", [f"experiment=rvt_{TASKS[0]}"])
         portable = {key: config[key] for key in ("model", "augment", "dataset", "train")} | {"arms": ARMS}
         write_result(
@@ -197,7 +203,7 @@ def robust(given: argparse.Namespace, folder: Path, started: Started) -> None:
         figures[f"points lost without the {name} camera"] = Figure(
             100 * (whole.value - lost.value), "points", n=whole.n, at_most=10.0
         )
-    seeds = list(range(FIRST_SEED, FIRST_SEED + given.episodes))
+    seeds = held_out("rvt", given.episodes)
     write_result(
         given.robust_out, "A key-pose policy under faults", figures, seeds, {"task": task, "conditions": conditions()},
         started=started,

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from perceive.encoders.rgbd import RgbdPatchEncoder
 from perceive.heads.base import Head
+from perceive.heads.classification import ClassHead
 from perceive.heads.readout import ReadoutHead
 from perceive.model import PerceptionModel
 from perceive.objectives.contrastive import ContrastiveAlignment, retrieval
 from perceive.objectives.masked import MaskedPatches
 from perceive.tactile.code_book import CodeBookSettings, TouchCodeBook, psnr
-from perceive.tactile.heads import PressPoseHead, ShapeHead, pose_errors
+from perceive.tactile.heads import PressPoseHead, pose_errors
 from perceive.tactile.model import TouchModel
 from perceive.tactile.presses import SHAPES, Bodies, Contacts, Presses, gel_space, press, random_bodies, random_contacts
 from perceive.tactile.stems import GelStem
@@ -82,7 +83,7 @@ def touch_model(kinds: Sequence[str], heads: Mapping[str, Head], sensor_tokens: 
 
 def task_heads() -> dict[str, Head]:
     """In-hand pose and shape."""
-    return {"pose": PressPoseHead(WIDTH), "shape": ShapeHead(WIDTH, SHAPES)}
+    return {"pose": PressPoseHead(WIDTH), "shape": ClassHead(WIDTH, SHAPES)}
 
 
 def supervised(

@@ -22,12 +22,19 @@ USED_BY = {
     "trunk": ("train", "trunk@model.trunk={name}"),
     "head": ("train", "+head@model.heads.probe={name}"),
     "algorithm": ("train", "algorithm={name}"),
+    "points": ("view", "cloud=x", "points={name}"),
+    "scenes": ("scenes", "scenes={name}"),
     "experiment": ("train", "experiment={name}"),
     "augment": ("train", "augment={name}"),
     "robot": ("run", "policy=hold", "robot={name}"),
     "touch": ("calibrate", "touch={name}"),
 }
-NEEDED = {"evaluate": ["checkpoint=somewhere"], "run": ["policy=hold"]}
+NEEDED = {
+    "evaluate": ["checkpoint=somewhere"],
+    "run": ["policy=hold"],
+    "score": ["checkpoint=somewhere"],
+    "export": ["checkpoint=somewhere"],
+}
 ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 

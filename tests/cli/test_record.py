@@ -29,7 +29,8 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_episodes_of_the_expert_are_recorded(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["record", "env=reach", "duration_s=4", "seed=5", "output=out", "progress=false", "coding.colour=png"]
-    assert main(words) == 0
+    assert main([*words, "view=png"]) == 0
+    assert Path("out/live.png").read_bytes().startswith(b"\x89PNG")
     recording = Recording(Path("out/recording.mcap"))
     assert recording.complete
     assert recording.names == ("front", "joints")
@@ -47,6 +48,7 @@ def test_episodes_of_the_expert_are_recorded(capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr().out
     assert f"{recording.counts['front']:8}" in told
     assert "0 frames lost: " in told
+    assert "view: to png, offered " in told
     rig = stepped_rig("out/recording.mcap")
     assert {"front/rgb", "joints/position_rad"} <= set(rig.space.spaces)
 
@@ -87,7 +89,8 @@ sensors:
 
 def test_a_rig_of_live_sensors_is_recorded(tmp_path: Path) -> None:
     words = ["record", "--config-dir", str(live_config(tmp_path, 10.0)), "~env", "rig=played", "output=out"]
-    assert main([*words, "duration_s=1.5", "progress=false"]) == 0
+    assert main([*words, "duration_s=1.5", "progress=false", "view=png"]) == 0
+    assert Path("out/live.png").read_bytes().startswith(b"\x89PNG")
     recording, source = Recording("out/recording.mcap"), Recording(tmp_path / "source.mcap")
     back = [item.frame.arrays()["force_N"].tobytes() for item in recording.frames()]
     given = [item.frame.arrays()["force_N"].tobytes() for item in source.frames()]

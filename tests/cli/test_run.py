@@ -40,14 +40,21 @@ def config(*words: str) -> dict[str, Any]:
 
 
 def test_hold_runs_in_real_time_and_writes_its_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "policy=hold", *WORDS, "duration_s=1.5", f"output={tmp_path}"]) == 0
+    assert main(["run", "policy=hold", *WORDS, "duration_s=1.5", f"output={tmp_path}", "view=png"]) == 0
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["ended"] == "duration"
     assert 1 <= record["ticks"] + record["missed"] <= 19
     assert record["robot"]["commands"] == record["ticks"]
     assert record["robot"]["is_success"] is False
     assert record["config"]["policy"] == "hold"
-    assert "cadence" in capsys.readouterr().out
+    view = record["view"]
+    assert view["offered"] == record["ticks"]
+    assert view["shown"] + view["dropped"] + view["left_out"] == view["offered"]
+    assert "error" not in view
+    said = capsys.readouterr().out
+    assert "cadence" in said
+    assert f"shown {view['shown']}" in said
+    assert (tmp_path / "live.png").read_bytes().startswith(b"\x89PNG") == (view["shown"] > 0)
 
 
 class Saboteur(Policy):

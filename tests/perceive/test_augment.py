@@ -98,6 +98,23 @@ def test_a_cloud_in_the_base_frame_turns_with_its_action() -> None:
     torch.testing.assert_close(turned, after.stream("here").data["xyz_m"])
 
 
+def test_the_light_changes_on_clouds_too() -> None:
+    """One factor for each channel of a sample, the same for all its points; places stay."""
+    batch, target = drawn()
+    size, like = batch.size, batch.stream("joints")
+    grey = {"xyz_m": torch.rand(size, 1, 6, 3), "rgb": torch.full((size, 1, 6, 3), 100, dtype=torch.uint8)}
+    cloud = Batch({**batch.streams, "cloud": BatchStream(grey, like.age_s, like.valid)})
+    augment = SceneAugment(SPEC, colour_gain=0.3)
+    after = augment(cloud, target, torch.Generator().manual_seed(0))[0].stream("cloud").data
+    factor = after["rgb"] / 100
+    assert factor.min() >= 0.7
+    assert factor.max() <= 1.3
+    assert torch.equal(factor, factor[:, :, :1].expand_as(factor))
+    assert factor[:, 0, 0].std(0).min() > 0.02
+    assert factor[:, 0, 0].std(1).min() > 0.005
+    assert torch.equal(after["xyz_m"], grey["xyz_m"])
+
+
 def test_shifted_pictures_keep_every_surface_point() -> None:
     (batch, _), (after, _) = drawn(), apply(seed=4, shift_px=5)
     before, moved = batch.stream("front").data, after.stream("front").data

@@ -89,7 +89,7 @@ def test_encoders_refuse_what_they_cannot_read() -> None:
         if path.stem in (
             "rgbd_patches", "text_table", "touch_patches", "wrench",
             "gel_image", "force_field", "pressure_cells", "wrench_history", "touch_codes",
-            "point_groups", "point_voxels",
+            "point_groups", "point_voxels", "point_sets", "point_snake",
         ):  # fmt: skip
             with pytest.raises(WiringError):
                 build(load_plain(path), space=joints, history=1, width=WIDTH)

@@ -13,9 +13,10 @@ import torch
 from gymnasium import spaces
 
 from perceive.batch import Batch
+from perceive.heads.classification import ClassHead
 from perceive.heads.readout import ReadoutHead
 from perceive.loading import build_model, load_model
-from perceive.tactile.heads import PressPose, PressPoseHead, PressTarget, ShapeHead, pose_errors
+from perceive.tactile.heads import PressPose, PressPoseHead, PressTarget, pose_errors
 from perceive.tactile.model import TouchModel
 from perceive.tactile.presses import SHAPES, gel_space, press
 from perceive.tactile.stems import ForceStem, GelStem, StemPlan
@@ -35,7 +36,7 @@ STEMS: Mapping[str, StemPlan] = {"digit": GelStem(), "field": ForceStem(patch_ro
 
 
 def heads() -> dict[str, Any]:
-    return {"pose": PressPoseHead(32, 32), "shape": ShapeHead(32, SHAPES, 32)}
+    return {"pose": PressPoseHead(32, 32), "shape": ClassHead(32, SHAPES, 32)}
 
 
 def model(**changes: Any) -> TouchModel:
@@ -121,7 +122,7 @@ def test_targets_without_a_head_and_heads_that_make_no_sense() -> None:
         model().loss(batch("digit"), {})
     with pytest.raises(SpecError, match="int64 from -1 to 4"):
         model().loss(batch("digit"), {"shape": torch.tensor([0, 5, 1])})
-    for make in (lambda: ShapeHead(32, ["ball"]), lambda: ShapeHead(32, ["ball", "ball"]),
+    for make in (lambda: ClassHead(32, ["ball"]), lambda: ClassHead(32, ["ball", "ball"]),
                  lambda: PressPoseHead(32, period_rad=0.0)):  # fmt: skip
         with pytest.raises(WiringError):
             make()
@@ -197,7 +198,7 @@ def test_every_parameter_learns_and_groups_hold_them_all_once() -> None:
     ("head", "target"),
     [
         (lambda: PressPoseHead(32), targets()["pose"]),
-        (lambda: ShapeHead(32, SHAPES), torch.tensor([0, -1, 3])),
+        (lambda: ClassHead(32, SHAPES), torch.tensor([0, -1, 3])),
     ],
 )
 def test_heads_keep_the_contract(head: Any, target: Any) -> None:

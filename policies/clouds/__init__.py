@@ -1,0 +1,1 @@
+"""Labelled point clouds as training data."""

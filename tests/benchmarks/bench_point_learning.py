@@ -1,0 +1,156 @@
+"""What is learned from point clouds of shapes: python -m tests.benchmarks.bench_point_learning.
+
+Three parts, each on generated shapes of fifteen classes whose members differ in their proportions, one CPU thread,
+three seeds. Shapes that are judged by are of another seed than any that is learned from.
+
+- ``equal_size``: group tokens and a trunk against a PointNet (Qi et al., CVPR 2017), without and with T-nets, of as
+  many parameters, taught alike: the same shapes, turns, steps. Clouds are noisy, have outliers, and a plane in a random
+  direction cuts a third of their points away. Beside it: the same tokens without their places, and one group of all
+  points, which has no neighbourhoods.
+- ``rotation``: shapes are learned upright and then seen turned freely; tokens of point-pair features without places
+  (Drost et al., CVPR 2010; Yu et al., RoITr, CVPR 2023) against tokens of coordinates. Beside it: coordinates that
+  were turned freely in training.
+- ``masked``: with few labels, a model that was pretrained by guessing hidden groups (Pang et al., Point-MAE, ECCV 2022)
+  against the same from scratch, with as many steps and with three times as many.
+
+``--parts`` runs some of them. A part and seed that is done is kept in ``--work`` and not done again; the result file
+holds whatever is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from perceive.results import Figure, start_clock, write_json, write_result
+from tests.benchmarks.point_learning_parts import (
+    CLASS_NAMES,
+    HELD_OUT,
+    PARTIAL,
+    RADIUS_M,
+    WHOLE,
+    Effort,
+    Values,
+    equal_size,
+    masked,
+    rotation,
+)
+
+SEEDS = (0, 1, 2)
+CHANCE = 1 / len(CLASS_NAMES)
+PARTS: dict[str, Callable[[Effort, int], Values]] = {"equal_size": equal_size, "rotation": rotation, "masked": masked}
+UNITS = (", fraction", ", CPU s", ", times")
+Claim = tuple[list[float], str, float | None, float | None]
+
+
+def done(work: Path, part: str, seed: int, effort: Effort) -> Values | None:
+    """What an earlier run found with the same effort."""
+    path = work / f"{part}_{seed}.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    return record["values"] if record["effort"] == asdict(effort) else None
+
+
+def claims_of(part: str, runs: Sequence[Values], effort: Effort) -> dict[str, Claim]:
+    """What a part claims: values of the seeds, unit, the least and the most that would do."""
+
+    def gain(one: str, other: str) -> list[float]:
+        return [run[one] - run[other] for run in runs]
+
+    claims: dict[str, Claim] = {}
+    if part == "equal_size":
+        for amount in (effort.few_per_class, effort.many_per_class):
+            told = f"{amount} shapes of a class: right, fraction"
+            for other in ("PointNet", "PointNet with T-nets", "groups without places", "one group of all points"):
+                name = f"groups and trunk, {amount} shapes of a class: gain over {other}"
+                claims[name] = gain(f"groups and trunk, {told}", f"{other}, {told}"), "fraction", 0.03, None
+    if part == "rotation":
+        claims["pairs without places, lost when turned freely"] = (
+            [run["pairs without places: lost, fraction"] for run in runs], "fraction", None, 0.01,
+        )  # fmt: skip
+        claims[f"xyz, right when turned freely (chance {CHANCE:.3f})"] = (
+            [run["xyz: turned freely, fraction"] for run in runs], "fraction", None, 3 * CHANCE,
+        )  # fmt: skip
+        claims["turned freely: gain of pairs without places over xyz"] = (
+            gain("pairs without places: turned freely, fraction", "xyz: turned freely, fraction"),
+            "fraction", 0.2, None,
+        )  # fmt: skip
+    if part == "masked":
+        for other in ("from scratch", "from scratch, 3 times the steps"):
+            claims[f"pretrained: gain over {other}"] = (
+                gain("pretrained: right, fraction", f"{other}: right, fraction"), "fraction", 0.03, None,
+            )  # fmt: skip
+    return claims
+
+
+def figures_of(part: str, runs: Sequence[Values], effort: Effort) -> dict[str, Figure]:
+    """Mean over the seeds, with the least and the greatest; and what the part claims, as a figure with a goal."""
+    out = {}
+    for key in runs[0]:
+        values = [run[key] for run in runs]
+        label, _, unit = key.rpartition(", ") if key.endswith(UNITS) else (key, "", "")
+        if unit == "CPU s":
+            values, unit = [value / 60 for value in values], "CPU minutes"
+        out[f"{part}: {label}"] = Figure(float(np.mean(values)), unit, min(values), max(values), n=len(values))
+    for name, (values, unit, least, most) in claims_of(part, runs, effort).items():
+        out[f"{part}, claim: {name}"] = Figure(
+            float(np.mean(values)), unit, min(values), max(values), len(values), at_least=least, at_most=most
+        )
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is not done yet, write the result and print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/point_learning.json"))
+    parser.add_argument("--work", type=Path, default=Path("runs/point_learning"), help="parts that are done")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    for name, value in asdict(Effort()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    arguments = parser.parse_args(argv)
+    effort = Effort(**{name: getattr(arguments, name) for name in asdict(Effort())})
+    torch.set_num_threads(1)
+    started = start_clock()
+    for part in arguments.parts:
+        for seed in arguments.seeds:
+            if done(arguments.work, part, seed, effort) is None:
+                values = PARTS[part](effort, seed)
+                write_json(arguments.work / f"{part}_{seed}.json", {"effort": asdict(effort), "values": values})
+    figures: dict[str, Figure] = {}
+    for part in PARTS:
+        found = [done(arguments.work, part, seed, effort) for seed in arguments.seeds]
+        if all(found):
+            figures |= figures_of(part, [values for values in found if values is not None], effort)
+    about = (
+        f"Generated shapes of {len(CLASS_NAMES)} classes (chance {CHANCE:.3f}), {PARTIAL.points} points within "
+        f"{RADIUS_M} m; one CPU thread; the interval is the lowest and highest seed. Share of "
+        f"{effort.test_per_class * len(CLASS_NAMES)} held-out shapes whose class is told right. Equal size and masked: "
+        f"{PARTIAL.noise_m} m of noise, {PARTIAL.outlier_share:.0%} outliers, a third of the points cut away by a "
+        f"plane. Rotation: whole shapes, {WHOLE.noise_m} m of noise. None of it is scanned from real things."
+    )
+    command = "python -m tests.benchmarks.bench_point_learning"
+    config = {**asdict(effort), "held-out seed": HELD_OUT, "partial": asdict(PARTIAL), "whole": asdict(WHOLE)}
+    write_result(
+        arguments.out,
+        "Learning from point clouds",
+        figures,
+        arguments.seeds,
+        config,
+        started=started,
+        about=about,
+        command=command,
+    )
+    for name, one in figures.items():
+        print(f"{name}: {one.value:.4g} {one.unit}" + ("" if one.met is None else f" (met: {one.met})"))
+
+
+if __name__ == "__main__":
+    main()
