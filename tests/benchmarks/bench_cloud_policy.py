@@ -115,13 +115,15 @@ def main(words: list[str] | None = None) -> None:
     if given.train_only:
         return
     config = configured("cloud", given.overrides)
+    steps = config["train"]["steps"]
     chosen = "" if given.arms == list(ARMS) else f" --arms {' '.join(given.arms)}"
+    chosen += f" -- {' '.join(given.overrides)}" if given.overrides else ""
     portable = {key: config[key] for key in ("env", "train", "augment", "model")}
     write_result(
         given.out, "A policy from a point cloud alone", figures | claims(rates),
         list(range(FIRST_SEED, FIRST_SEED + EPISODES)), portable, started=started,
-        about=f"Lift, {DEMONSTRATIONS} demonstrations, one training seed, {EPISODES} held-out episodes. The cloud is "
-        "fused from the depth of the same two cameras that the other arm sees as pictures; both know the joints, "
+        about=f"Lift, {DEMONSTRATIONS} demonstrations, {steps} steps, one training seed, {EPISODES} held-out episodes. "
+        "The cloud is fused from the depth of the same two cameras that the other arm sees as pictures; both know the joints, "
         "neither feels anything.",
         command=f"python -m tests.benchmarks.bench_cloud_policy{chosen}",
     )  # fmt: skip

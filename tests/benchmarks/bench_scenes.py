@@ -14,6 +14,7 @@ what calling every point by the commonest class would score. Everything goes on 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="of perceive train, e.g. train.steps=600")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for part in (PARTS[name] for name in given.parts):
+    for name, part in ((name, PARTS[name]) for name in given.parts):
         started = start_clock()
         run = given.folder.resolve() / part.experiment
         data = scenes(part, given.scenes.resolve() / part.scenes, part.train, 0)
@@ -159,10 +160,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             started=started,
             about=f"{part.about} {part.train} scenes to learn from, {part.held_out} others for the score; one training "
             "seed.",
-            command=f"python -m tests.benchmarks.bench_scenes --parts {next(k for k, v in PARTS.items() if v is part)}",
+            command=shlex.join(["python", "-m", "tests.benchmarks.bench_scenes", "--parts", name, *given.overrides]),
         )  # fmt: skip
-        for name, figure in figures.items():
-            print(f"{name}: {figure.value if isinstance(figure, Figure) else figure:.4g}")
+        for figure_name, figure in figures.items():
+            print(f"{figure_name}: {figure.value if isinstance(figure, Figure) else figure:.4g}")
 
 
 if __name__ == "__main__":
