@@ -123,8 +123,8 @@ def main(words: list[str] | None = None) -> None:
         given.out, "A policy from a point cloud alone", figures | claims(rates),
         list(range(FIRST_SEED, FIRST_SEED + EPISODES)), portable, started=started,
         about=f"Lift, {DEMONSTRATIONS} demonstrations, {steps} steps, one training seed, {EPISODES} held-out episodes. "
-        "The cloud is fused from the depth of the same two cameras that the other arm sees as pictures; both know the joints, "
-        "neither feels anything.",
+        "The cloud is fused from the depth of the same two cameras that the other arm sees as pictures; both know "
+        "the joints, neither feels anything.",
         command=f"python -m tests.benchmarks.bench_cloud_policy{chosen}",
     )  # fmt: skip
 
