@@ -19,16 +19,12 @@ holds whatever is there.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from perceive.results import Figure, start_clock, write_json, write_result
+from perceive.results import Figure
 from tests.benchmarks.point_learning_parts import (
     CLASS_NAMES,
     HELD_OUT,
@@ -36,26 +32,16 @@ from tests.benchmarks.point_learning_parts import (
     RADIUS_M,
     WHOLE,
     Effort,
-    Values,
     equal_size,
     masked,
     rotation,
 )
+from tests.benchmarks.seeded_parts import Study, Values
 
-SEEDS = (0, 1, 2)
 CHANCE = 1 / len(CLASS_NAMES)
 PARTS: dict[str, Callable[[Effort, int], Values]] = {"equal_size": equal_size, "rotation": rotation, "masked": masked}
 UNITS = (", fraction", ", CPU s", ", times")
 Claim = tuple[list[float], str, float | None, float | None]
-
-
-def done(work: Path, part: str, seed: int, effort: Effort) -> Values | None:
-    """What an earlier run found with the same effort."""
-    path = work / f"{part}_{seed}.json"
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    return record["values"] if record["effort"] == asdict(effort) else None
 
 
 def claims_of(part: str, runs: Sequence[Values], effort: Effort) -> dict[str, Claim]:
@@ -106,50 +92,26 @@ def figures_of(part: str, runs: Sequence[Values], effort: Effort) -> dict[str, F
     return out
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run what is not done yet, write the result and print it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("results/point_learning.json"))
-    parser.add_argument("--work", type=Path, default=Path("runs/point_learning"), help="parts that are done")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    for name, value in asdict(Effort()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    arguments = parser.parse_args(argv)
-    effort = Effort(**{name: getattr(arguments, name) for name in asdict(Effort())})
-    torch.set_num_threads(1)
-    started = start_clock()
-    for part in arguments.parts:
-        for seed in arguments.seeds:
-            if done(arguments.work, part, seed, effort) is None:
-                values = PARTS[part](effort, seed)
-                write_json(arguments.work / f"{part}_{seed}.json", {"effort": asdict(effort), "values": values})
-    figures: dict[str, Figure] = {}
-    for part in PARTS:
-        found = [done(arguments.work, part, seed, effort) for seed in arguments.seeds]
-        if all(found):
-            figures |= figures_of(part, [values for values in found if values is not None], effort)
-    about = (
+def about(effort: Effort) -> str:
+    """What the result is of."""
+    return (
         f"Generated shapes of {len(CLASS_NAMES)} classes (chance {CHANCE:.3f}), {PARTIAL.points} points within "
         f"{RADIUS_M} m; one CPU thread; the interval is the lowest and highest seed. Share of "
         f"{effort.test_per_class * len(CLASS_NAMES)} held-out shapes whose class is told right. Equal size and masked: "
         f"{PARTIAL.noise_m} m of noise, {PARTIAL.outlier_share:.0%} outliers, a third of the points cut away by a "
         f"plane. Rotation: whole shapes, {WHOLE.noise_m} m of noise. None of it is scanned from real things."
     )
-    command = "python -m tests.benchmarks.bench_point_learning"
-    config = {**asdict(effort), "held-out seed": HELD_OUT, "partial": asdict(PARTIAL), "whole": asdict(WHOLE)}
-    write_result(
-        arguments.out,
-        "Learning from point clouds",
-        figures,
-        arguments.seeds,
-        config,
-        started=started,
-        about=about,
-        command=command,
-    )
-    for name, one in figures.items():
-        print(f"{name}: {one.value:.4g} {one.unit}" + ("" if one.met is None else f" (met: {one.met})"))
+
+
+STUDY = Study(
+    "point_learning", "Learning from point clouds", PARTS, Effort(), figures_of, about,
+    {"held-out seed": HELD_OUT, "partial": asdict(PARTIAL), "whole": asdict(WHOLE)},
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is not done yet, write the result and print it."""
+    STUDY.run(__doc__ or "", argv)
 
 
 if __name__ == "__main__":

@@ -15,31 +15,17 @@ holds whatever is there.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from perceive.results import Figure, start_clock, write_json, write_result
-from tests.benchmarks.tactile_parts import GALLERY, RANGES, Effort, Values, alignment, codes, transfer
+from perceive.results import Figure
+from tests.benchmarks.seeded_parts import Study, Values
+from tests.benchmarks.tactile_parts import GALLERY, RANGES, Effort, alignment, codes, transfer
 from tests.benchmarks.tactile_worlds import KNOWN, NEW
 
-SEEDS = (0, 1, 2)
-
 PARTS: dict[str, Callable[[Effort, int], Values]] = {"transfer": transfer, "codes": codes, "alignment": alignment}
-
-
-def done(work: Path, part: str, seed: int, effort: Effort) -> Values | None:
-    """What an earlier run found with the same effort."""
-    path = work / f"{part}_{seed}.json"
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    return record["values"] if record["effort"] == asdict(effort) else None
 
 
 def figures_of(part: str, runs: Sequence[Values]) -> dict[str, Figure]:
@@ -74,49 +60,21 @@ def figures_of(part: str, runs: Sequence[Values]) -> dict[str, Figure]:
     return out
 
 
+ABOUT = (
+    "Simulated gel pictures, 64 x 64 pixels, of simple bodies with random sizes, places, turns and depths; one CPU "
+    "thread; the interval is the lowest and highest seed. Transfer: errors on held-out presses of a fingertip that "
+    "was not pretrained on, after learning from 2,000 pictures of it. Codes: PSNR of restored pictures of bodies "
+    "that were not trained on. Alignment: top-1 retrieval among 64 held-out contacts. None of it is from a device."
+)
+STUDY = Study(
+    "tactile_learning", "Learning from touch", PARTS, Effort(), lambda part, runs, _: figures_of(part, runs),
+    lambda _: ABOUT, {"pretrained on": list(KNOWN), "new": NEW, "varied by": asdict(RANGES)},
+)  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is not done yet, write the result and print it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("results/tactile_learning.json"))
-    parser.add_argument("--work", type=Path, default=Path("runs/tactile_learning"), help="parts that are done")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    for name, value in asdict(Effort()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    arguments = parser.parse_args(argv)
-    effort = Effort(**{name: getattr(arguments, name) for name in asdict(Effort())})
-    torch.set_num_threads(1)
-    started = start_clock()
-    for part in arguments.parts:
-        for seed in arguments.seeds:
-            if done(arguments.work, part, seed, effort) is None:
-                values = PARTS[part](effort, seed)
-                write_json(arguments.work / f"{part}_{seed}.json", {"effort": asdict(effort), "values": values})
-    figures: dict[str, Figure] = {}
-    for part in PARTS:
-        found = [done(arguments.work, part, seed, effort) for seed in arguments.seeds]
-        if all(found):
-            figures |= figures_of(part, [values for values in found if values is not None])
-    about = (
-        "Simulated gel pictures, 64 x 64 pixels, of simple bodies with random sizes, places, turns and depths; one CPU "
-        "thread; the interval is the lowest and highest seed. Transfer: errors on held-out presses of a fingertip that "
-        "was not pretrained on, after learning from 2,000 pictures of it. Codes: PSNR of restored pictures of bodies "
-        "that were not trained on. Alignment: top-1 retrieval among 64 held-out contacts. None of it is from a device."
-    )
-    command = "python -m tests.benchmarks.bench_tactile_learning"
-    config = {**asdict(effort), "pretrained on": list(KNOWN), "new": NEW, "varied by": asdict(RANGES)}
-    write_result(
-        arguments.out,
-        "Learning from touch",
-        figures,
-        arguments.seeds,
-        config,
-        started=started,
-        about=about,
-        command=command,
-    )
-    for name, one in figures.items():
-        print(f"{name}: {one.value:.4g} {one.unit}" + ("" if one.met is None else f" (met: {one.met})"))
+    STUDY.run(__doc__ or "", argv)
 
 
 if __name__ == "__main__":

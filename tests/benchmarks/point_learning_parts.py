@@ -24,12 +24,12 @@ from perceive.points.shapes import Rotation, ShapeSource
 from perceive.trunk import Trunk
 from sensors.geometry import quaternion_to_matrix
 from sensors.spec import box
+from tests.benchmarks.seeded_parts import Values
 
 HELD_OUT = 1_000_003  # the seed of the shapes that are judged by: the same for all, far from those of training
 RADIUS_M = 0.5
 WIDTH = 64
 CLOUD = "cloud"
-Values = dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from perceive.tactile.presses import SHAPES, Bodies, Contacts, Presses, gel_spac
 from perceive.tactile.stems import GelStem
 from perceive.trunk import Trunk
 from sensors.tactile.vary import Ranges
+from tests.benchmarks.seeded_parts import Values
 from tests.benchmarks.tactile_worlds import KNOWN, NEW, VIEW_SPACE, chosen, fingertip, view
 
 WIDTH = 64
 GALLERY = 64
 RANGES = Ranges(gain=0.1, mix=0.03, turn_rad=0.05, tint=0.05, stiffness=0.0, noise=2.0)
-Values = dict[str, float]
 
 
 @dataclass(frozen=True)
