@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -72,13 +72,18 @@ def test_centres_are_greedy_and_members_are_nearest(seed: int, count: int, group
 
 @settings(max_examples=15)
 @given(seed=SEEDS)
+@example(seed=374157)  # where the first point of all is the one that sampling begins at
 def test_the_set_of_groups_is_the_same_in_any_order(seed: int) -> None:
     points, valid = cloud(seed, 1, 120)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(120))
     one = group(points, valid, 8, 6)
     other = group(points[:, order], valid[:, order], 8, 6)
     assert as_set(one) == as_set(other)
-    assert as_set(one) != as_set(group(points, valid, 8, 6, start=valid.int().argmax(1)))
+    # A start that is no centre of these: the nearest point to one, which farthest point sampling leaves out.
+    first = int(one.centre[0, 0])
+    apart = torch.where(valid[0], (points[0] - points[0, first]).norm(dim=1), torch.inf)
+    apart[first] = torch.inf
+    assert as_set(one) != as_set(group(points, valid, 8, 6, start=apart.argmin()[None]))
 
 
 @settings(max_examples=15)
