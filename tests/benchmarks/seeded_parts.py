@@ -64,9 +64,13 @@ class Study:
             found = [values for values in kept if values is not None]
             if len(found) == len(given.seeds):
                 figures |= self.figures_of(part, found, effort)
+        # As anyone would run it: what is not the default, and no folders.
+        changed = [f"--{n.replace('_', '-')} {v}" for n, v in asdict(effort).items() if v != options[n]]
+        if tuple(given.seeds) != SEEDS:
+            changed.append(f"--seeds {' '.join(map(str, given.seeds))}")
         write_result(
             given.out, self.title, figures, given.seeds, {**asdict(effort), **self.config}, started=started,
-            about=self.about(effort), command=f"python -m tests.benchmarks.bench_{self.name}",
+            about=self.about(effort), command=" ".join([f"python -m tests.benchmarks.bench_{self.name}", *changed]),
         )  # fmt: skip
         for name, one in figures.items():
             print(f"{name}: {one.value:.4g} {one.unit}" + ("" if one.met is None else f" (met: {one.met})"))
