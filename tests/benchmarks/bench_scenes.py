@@ -35,8 +35,6 @@ from perceive.results import Figure, start_clock, write_result
 from policies.checkpoint import checkpoint_folders, find_checkpoint
 from policies.clouds.dataset import CloudDataset
 
-FIRST_HELD_OUT = 1_000_000
-
 
 def grey(batch: Batch, target: CloudBatch, sensor: str, numbers: Sequence[int]) -> tuple[Batch, CloudBatch]:
     """Clouds whose points all have one colour."""
@@ -55,6 +53,7 @@ class Part:
     scenes: str
     train: int
     held_out: int
+    first: int  # number of the first scene that is held out
     out: str
     goals: Mapping[str, float]
     conditions: Mapping[str, Change]
@@ -63,7 +62,7 @@ class Part:
 PARTS = {
     "labels": Part(
         "Labels of points on a tabletop", "Table scenes with 5 to 12 things of ten classes, random sizes, colours and "
-        "views; 8,192 points from two noisy RGB-D cameras.", "points_segmentation", "tabletop", 1200, 100,
+        "views; 8,192 points from two noisy RGB-D cameras.", "points_segmentation", "tabletop", 1200, 100, 2_000_000,
         "results/points_segmentation.json", {"mean IoU": 0.85},
         {
             "as trained": Disturbance(),
@@ -76,7 +75,7 @@ PARTS = {
     "boxes": Part(
         "Boxes around a LiDAR", "Rooms with 8 to 18 things and 1 to 4 people or carts that move; a sweep of 32 lasers "
         "from a base that drives. AP by the distance of middles (mean over the distances, as nuScenes) and by common "
-        "volume; boxes with fewer than 5 points do not count.", "lidar_detection", "room", 1000, 100,
+        "volume; boxes with fewer than 5 points do not count.", "lidar_detection", "room", 1000, 100, 1_000_000,
         "results/lidar_detection.json", {},
         {
             "as trained": Disturbance(),
@@ -151,12 +150,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         trained(part, data, run, given.overrides)
         if given.train_only:
             continue
-        held_out = scenes(part, given.scenes.resolve() / f"{part.scenes}_test", part.held_out, FIRST_HELD_OUT)
+        held_out = scenes(part, given.scenes.resolve() / f"{part.scenes}_{part.first}", part.held_out, part.first)
         figures = figures_of(part, run, held_out)
         config: dict[str, Any] = find_checkpoint(run).state["config"]
         portable = {key: config[key] for key in ("model", "augment", "train")}
         write_result(
-            part.out, part.title, figures, list(range(FIRST_HELD_OUT, FIRST_HELD_OUT + part.held_out)), portable,
+            part.out, part.title, figures, list(range(part.first, part.first + part.held_out)), portable,
             started=started,
             about=f"{part.about} {part.train} scenes to learn from, {part.held_out} others for the score; one training "
             "seed.",
