@@ -1,0 +1,1 @@
+"""6D object pose: models, symmetries, rendering, estimators."""
