@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pybullet
@@ -62,6 +63,10 @@ class PyBulletWorld:
         self._pristine = -1
         self._pictures = Pictures(pybullet, self._id, renderer)
         set_up(pybullet, self._id, physics_hz, solver_iterations)
+
+    def server(self) -> tuple[Any, int]:
+        """The simulator's module and this world's server, for files of envs that add bodies of their own."""
+        return pybullet, self._id
 
     # -- building ---------------------------------------------------------------------------------------------------
 

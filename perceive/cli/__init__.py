@@ -13,10 +13,11 @@ from sensors.errors import PerceiveError, nearest
 # name -> (module with `main(arguments) -> int`, what it does)
 COMMANDS = {
     "collect": ("perceive.cli.collect", "record demonstrations of a scripted expert"),
-    "scenes": ("perceive.cli.scenes", "generate labelled point clouds"),
+    "scenes": ("perceive.cli.scenes", "generate labelled point clouds, or pictures of objects with their poses"),
     "train": ("perceive.cli.train", "train a policy from demonstrations, or by reinforcement learning"),
     "evaluate": ("perceive.cli.evaluate", "measure a trained policy on held-out seeds"),
     "score": ("perceive.cli.score", "measure a trained perception model on labelled clouds"),
+    "poses": ("perceive.cli.poses", "estimate 6D poses of known objects in pictures, score and draw them"),
     "export": ("perceive.cli.export", "write a trained backbone of point clouds as ONNX"),
     "run": ("perceive.cli.run", "drive a robot with a trained policy, in real time"),
     "record": ("perceive.cli.record", "record every frame of a robot's sensors into one file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -158,6 +159,16 @@ def _with_output(config: DictConfig) -> DictConfig:
     OmegaConf.set_readonly(config, False)
     config[OUTPUT] = str(Path(HydraConfig.get().runtime.output_dir).resolve())
     return config
+
+
+def portable_command(name: str) -> str:
+    """The command line of this process, for a result file: without the folders of this machine."""
+
+    def portable(word: str) -> str:
+        key, equals, value = word.partition("=")
+        return f"{key}={Path(value).name}" if equals and value.startswith(("/", "~")) else word
+
+    return shlex.join(["perceive", name, *map(portable, sys.argv[1:])])
 
 
 class _Parser(argparse.ArgumentParser):

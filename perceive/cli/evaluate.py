@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from perceive.build import build
-from perceive.cli.app import App
+from perceive.cli.app import App, portable_command
 from perceive.cli.faults import with_faults
 from perceive.cli.key_pose_report import write_key_pose_report
 from perceive.cli.policy import env_maker, for_policy, policy_maker
@@ -78,7 +76,7 @@ def job(config: dict[str, Any]) -> None:
     about = (
         f"A trained policy in {config['env']['task']['_target_'].rpartition('.')[2]}{without}, seeds it has not seen."
     )
-    command = shlex.join(["perceive", "evaluate", *map(_portable_word, sys.argv[1:])])
+    command = portable_command("evaluate")
     write_result(path, config["name"], figures, seeds, config, started=started, about=about, command=command)
     write_json(output / EPISODES_FILE, result.to_json())
     films = write_films(config, result, output)
@@ -148,12 +146,6 @@ def _is_picture(space: spaces.Dict) -> bool:
     """Whether frames hold a picture [H, W, 3]; points have colours, too."""
     colours = space.spaces.get("rgb")
     return colours is not None and len(colours.shape or ()) == 3
-
-
-def _portable_word(word: str) -> str:
-    """An override without the folders of this machine."""
-    key, equals, value = word.partition("=")
-    return f"{key}={Path(value).name}" if equals and value.startswith(("/", "~")) else word
 
 
 def _film(episode: EpisodeResult, cameras: Sequence[str], folder: Path, hz: float) -> Path:

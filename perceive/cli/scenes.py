@@ -1,4 +1,4 @@
-"""perceive scenes: labelled point clouds of generated scenes into a folder, several at a time, resumable.
+"""perceive scenes: labelled clouds or posed pictures of generated scenes, several at a time, resumable.
 
 A scene is a function of its generator's settings and its number, so the folder holds the same bytes whatever the number
 of workers, and whether or not it was interrupted.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import multiprocessing
 import os
-import re
 import signal
 import time
 import traceback
@@ -21,43 +19,22 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from perceive.build import build
 from perceive.cli.app import App
 from perceive.cli.changes import changes
-from perceive.points.files.cloud import from_arrays
-from perceive.points.files.standard import READERS
-from perceive.points.files.store import ENDING, read_cloud, write_cloud
+from perceive.cli.scenes_folder import CloudFolder, SceneFolder, Scenes, scene_path
+from perceive.cli.scenes_poses import PosedScenes, PoseFolder
 from perceive.results import write_json
 from sensors.errors import DataError, PerceiveError, SpecError
 
-LOG = logging.getLogger(__name__)
+__all__ = ["SETTINGS_FILE", "Summary", "app", "main", "make_scenes", "open_scenes", "scene_path"]
+
 SETTINGS_FILE = "scenes.json"
-_NAME = re.compile(r"scene_(\d{6,})" + re.escape(ENDING))
-_LEFTOVER = re.compile(r"\.scene_\d{6,}" + re.escape(ENDING) + r"\.\d+\.tmp")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class Scene(Protocol):
-    """What is known of one scene."""
-
-    def arrays(self) -> Mapping[str, NDArray[Any]]:
-        """By the names of :func:`perceive.points.files.cloud.from_arrays`."""
-
-
-@runtime_checkable
-class Scenes(Protocol):
-    """A generator of scenes, such as :class:`envs.cloud_scenes.tabletop.TabletopScenes`."""
-
-    def scene(self, number: int) -> Scene:
-        """Scene ``number``, 0 or more: a function of the generator's arguments and the number."""
-
-    def close(self) -> None:
-        """Let go of what it holds."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +45,9 @@ class Summary:
         folder: where they are.
         scenes: how many were asked for; all of them are there.
         were_there: how many of them were there before.
-        points: mean number of points of those that were made now.
+        points: mean number of points (of pictures: of objects in view) of those that were made now.
         wall_s: seconds of this sitting.
+        unit: what ``points`` counts.
     """
 
     folder: str
@@ -77,10 +55,11 @@ class Summary:
     were_there: int
     points: float
     wall_s: float
+    unit: str = "points"
 
     def __str__(self) -> str:
         made = self.scenes - self.were_there
-        points = f", {self.points:,.0f} points each" if made else ""
+        points = f", {self.points:,.0f} {self.unit} each" if made else ""
         return (
             f"{self.scenes} scenes in {self.folder} ({self.were_there} were there before); "
             f"{made} made in {self.wall_s:.0f} s{points}"
@@ -96,25 +75,27 @@ def app() -> App:
     """The command as an app."""
     return App(
         "scenes",
-        "Generate labelled point clouds. Started again, it goes on where it was.",
+        "Generate labelled point clouds or posed pictures. Started again, it goes on where it was.",
         (
             "perceive scenes scenes=tabletop count=1500 output=runs/scenes/tabletop",
             "perceive scenes scenes=tabletop count=200 first=100000 output=runs/scenes/tabletop_held_out",
             "perceive scenes scenes=room count=1000 scenes.sweeps=2",
             "perceive scenes scenes=shapes count=3000 scenes.rotation=so3",
+            "perceive scenes scenes=objects count=400 scenes.views=3 output=runs/scenes/objects",
+            "perceive scenes scenes=objects_new count=40 first=100000 output=runs/scenes/objects_new",
         ),
         lambda config: print(make_scenes(config)),
     )
 
 
 def make_scenes(config: Mapping[str, Any]) -> Summary:
-    """Fill a folder with clouds.
+    """Fill a folder with clouds, or with pictures of known objects in BOP's layout.
 
     Args:
         config: resolved config of ``perceive scenes`` (see perceive.cli.schema_scenes.ScenesSchema).
 
     Raises:
-        DataError: the folder holds clouds of other settings, or the disk is full.
+        DataError: the folder holds scenes of other settings, or the disk is full.
         SpecError: a number out of range, or no generator of scenes.
     """
     count, first, workers = int(config["count"]), int(config["first"]), int(config["workers"])
@@ -123,25 +104,25 @@ def make_scenes(config: Mapping[str, Any]) -> Summary:
         raise SpecError("scenes", "count >= 1, first >= 0 and workers >= 0", got, "Correct it.")
     folder = Path(config["output"])
     started = time.perf_counter()
-    _claim(folder, config["scenes"])
-    _remove_leftovers(folder)
-    numbers = range(first, first + count)
-    there = _whole(folder, numbers)
-    missing = [number for number in numbers if number not in there]
-    workers = max(1, min(workers or _cores(), len(missing)))
-    made = _here if workers == 1 else _in_processes
-    points = 0
-    with tqdm(total=count, initial=len(there), desc="scenes", unit="scene", disable=not config["progress"]) as bar:
-        for size in made(config["scenes"], folder, missing, workers):
-            points += size
-            bar.update()
+    mine = open_folder(config["scenes"], folder)  # also where nothing is missing: wrong settings are refused
+    try:
+        _claim(folder, config["scenes"], mine)
+        mine.begin()
+        numbers = range(first, first + count)
+        there = mine.there(numbers)
+        missing = [number for number in numbers if number not in there]
+        workers = max(1, min(workers or _cores(), len(missing)))
+        made = map(mine.add, missing) if workers == 1 else _in_processes(config["scenes"], folder, missing, workers)
+        total = 0
+        with tqdm(total=count, initial=len(there), desc="scenes", unit="scene", disable=not config["progress"]) as bar:
+            for size in made:
+                total += size
+                bar.update()
+        mine.finish()
+    finally:
+        mine.close()
     wall_s = time.perf_counter() - started
-    return Summary(str(folder), count, len(there), points / max(len(missing), 1), wall_s)
-
-
-def scene_path(folder: str | Path, number: int) -> Path:
-    """The file of a scene."""
-    return Path(folder) / f"scene_{number:06d}{ENDING}"
+    return Summary(str(folder), count, len(there), total / max(len(missing), 1), wall_s, mine.unit)
 
 
 def open_scenes(config: Mapping[str, Any]) -> Scenes:
@@ -156,11 +137,17 @@ def open_scenes(config: Mapping[str, Any]) -> Scenes:
     return scenes
 
 
+def open_folder(config: Mapping[str, Any], folder: Path) -> SceneFolder:
+    """The generator of a config, and how its kind of scenes lies in a folder; errors as :func:`open_scenes`."""
+    scenes = open_scenes(config)
+    return PoseFolder(scenes, folder) if isinstance(scenes, PosedScenes) else CloudFolder(scenes, folder)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _claim(folder: Path, mine: Mapping[str, Any]) -> None:
+def _claim(folder: Path, mine: Mapping[str, Any], scenes: SceneFolder) -> None:
     """Make the folder this generator's own, or make sure that it was before."""
     path = folder / SETTINGS_FILE
     if path.is_file():
@@ -178,53 +165,12 @@ def _claim(folder: Path, mine: Mapping[str, Any]) -> None:
                 differing[0],
                 "Use another output folder, or make them with the same settings.",
             )
-    elif any(each.suffix in READERS for each in folder.glob("*")):
+    elif foreign := scenes.foreign():
         raise DataError(
-            f"'{folder}'", "an empty folder or one of perceive scenes", "other clouds", "Use another output folder."
+            f"'{folder}'", "an empty folder or one of perceive scenes", foreign, "Use another output folder."
         )
     else:
         write_json(path, dict(mine))
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Of a process that was killed while it wrote."""
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def _whole(folder: Path, numbers: range) -> set[int]:
-    """Which of the scenes are there; damaged files are named and deleted, to be made again."""
-    found = set()
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match is None or int(match[1]) not in numbers:
-            continue
-        try:
-            read_cloud(path)
-        except DataError as error:
-            LOG.warning("made again, since the file is damaged: %s", error)
-            path.unlink()
-        else:
-            found.add(int(match[1]))
-    return found
-
-
-def _make(scenes: Scenes, folder: Path, number: int) -> int:
-    """Make and write one scene; its number of points."""
-    cloud = from_arrays(dict(scenes.scene(number).arrays()))
-    write_cloud(scene_path(folder, number), cloud)
-    return len(cloud)
-
-
-def _here(config: Mapping[str, Any], folder: Path, numbers: Sequence[int], workers: int) -> Iterator[int]:
-    del workers  # this process alone
-    scenes = open_scenes(config)  # also where nothing is missing: wrong settings are refused
-    try:
-        for number in numbers:
-            yield _make(scenes, folder, number)
-    finally:
-        scenes.close()
 
 
 def _in_processes(config: Mapping[str, Any], folder: Path, numbers: Sequence[int], workers: int) -> Iterator[int]:
@@ -270,14 +216,14 @@ def _ignore_interrupts() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _scenes_of(config: str) -> Scenes:
-    """The generator of a config in JSON, built once in a process."""
-    return open_scenes(json.loads(config))
+def _folder_of(config: str, folder: Path) -> SceneFolder:
+    """The generator of a config in JSON and its folder, built once in a process."""
+    return open_folder(json.loads(config), folder)
 
 
 def _work(config: str, folder: Path, number: int) -> int | PerceiveError:
     try:
-        return _make(_scenes_of(config), folder, number)
+        return _folder_of(config, folder).add(number)
     except PerceiveError as error:
         return error
     except Exception as error:

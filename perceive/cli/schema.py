@@ -17,6 +17,7 @@ from perceive.cli.schema_calibrate import CalibrateSchema
 from perceive.cli.schema_demo import DemoSchema
 from perceive.cli.schema_export import ExportSchema
 from perceive.cli.schema_parts import Component, NoiseSchema, TrainSettingsSchema
+from perceive.cli.schema_poses import PosesSchema
 from perceive.cli.schema_record import RecordSchema
 from perceive.cli.schema_run import RunSchema
 from perceive.cli.schema_scenes import ScenesSchema
@@ -202,6 +203,7 @@ SCHEMAS: dict[str, type] = {
     "record": RecordSchema,
     "view": ViewSchema,
     "score": ScoreSchema,
+    "poses": PosesSchema,
     "export": ExportSchema,
     "calibrate": CalibrateSchema,
 }

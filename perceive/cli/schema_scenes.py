@@ -14,7 +14,7 @@ class ScenesSchema:
     """Settings of ``perceive scenes``.
 
     Attributes:
-        output: folder of the clouds; those that are in it are kept.
+        output: folder of the clouds, or of pictures in BOP's layout; scenes that are in it are kept.
         count: how many scenes.
         first: number of the first of them; a scene is a function of ``scenes.seed`` and its number, so scenes that are
             held back are those of other numbers, or of another seed.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from tqdm import tqdm
 
 from perceive.batch import Batch
 from perceive.build import TARGET, build
-from perceive.cli.app import App
+from perceive.cli.app import App, portable_command
 from perceive.cli.score_disturb import Disturbance
 from perceive.cli.score_tally import BoxTally, ClassTally, PointTally, Tally
 from perceive.heads.boxes import BoxHead
@@ -91,7 +89,7 @@ def job(config: dict[str, Any]) -> None:
     output = Path(config["output"])
     path = Path(config["result"]) if config["result"] else output / RESULT_FILE
     about = f"A trained model on {len(dataset)} labelled clouds that it has not seen{_said(disturb)}."
-    command = shlex.join(["perceive", "score", *map(_portable_word, sys.argv[1:])])
+    command = portable_command("score")
     record = write_result(path, config["name"], figures, [config["seed"]], config, started=started, about=about,
                           command=command)  # fmt: skip
     worst = np.argsort(-badness, kind="stable")[: config["pictures"]]
@@ -279,9 +277,3 @@ def _said(disturb: Disturbance) -> str:
     if disturb.jitter_m:
         parts.append(f"noise of {1e3 * disturb.jitter_m:g} mm on each coordinate")
     return f", {', '.join(parts)}" if parts else ""
-
-
-def _portable_word(word: str) -> str:
-    """An override without the folders of this machine."""
-    key, equals, value = word.partition("=")
-    return f"{key}={Path(value).name}" if equals and value.startswith(("/", "~")) else word

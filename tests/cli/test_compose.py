@@ -24,6 +24,7 @@ USED_BY = {
     "algorithm": ("train", "algorithm={name}"),
     "points": ("view", "cloud=x", "points={name}"),
     "scenes": ("scenes", "scenes={name}"),
+    "pose": ("poses", "pose={name}"),
     "experiment": ("train", "experiment={name}"),
     "augment": ("train", "augment={name}"),
     "robot": ("run", "policy=hold", "robot={name}"),

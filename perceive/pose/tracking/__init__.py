@@ -1,0 +1,1 @@
+"""Following the pose of one known object through a stream of RGB-D pictures."""

@@ -1,0 +1,1 @@
+"""Posed objects as training data."""
