@@ -49,16 +49,17 @@ class Follower:
 
     def __init__(self, spec: ActionSpec) -> None:
         self._spec = spec
-        self.reset()
+        self._ahead: list[Waypoint] = []
+        self._gripper = OPEN
+        self._there_s: float | None = None
+        self._best, self._best_s = np.inf, -np.inf  # the nearest that the tool has come, and when
+        self.failed = False
 
     def reset(self) -> None:
         """Forget everything."""
-        self._ahead: list[Waypoint] = []
-        self._gripper = OPEN
+        self._ahead, self._gripper, self.failed = [], OPEN, False
         self._next()
-        self.failed = False
 
-    @property
     def going(self) -> bool:
         """Whether waypoints are left."""
         return bool(self._ahead)
@@ -105,7 +106,7 @@ class Follower:
         return self._action(tool)
 
     def _next(self) -> None:
-        self._there_s: float | None = None
+        self._there_s = None
         self._best, self._best_s = np.inf, -np.inf
 
     def _progress(self, way: Waypoint, tool: FloatArray, now_s: float) -> tuple[bool, bool]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from perceive.pose.grasps import Grasps, Gripper
 from sensors.errors import SpecError
@@ -34,7 +35,7 @@ class Reach:
     low_m: tuple[float, float, float]
     high_m: tuple[float, float, float]
     table_m: float = 0.0
-    over_table_m: float = 0.003
+    over_table_m: float = 0.002
     most_tilt_rad: float = math.radians(50)
     most_turn_rad: float = math.radians(115)
     approach_m: float = 0.08
@@ -72,9 +73,9 @@ def reachable(
 ) -> Reachable:
     """The grasps of an object at a pose that are clear of table and obstacles.
 
-    The hand comes straight along its approach with open fingers; the boxes of fingers and hand, drawn out backwards over
-    this way, hold no obstacle and do not reach into the table. Grasps from above, which turn the hand little, come first
-    among grasps of equal quality.
+    The hand comes straight along its approach with open fingers; the boxes of fingers and hand, drawn out backwards
+    over this way, hold no obstacle and do not reach into the table. Grasps from above, which turn the hand little, come
+    first among grasps of equal quality.
 
     Args:
         grasps: all of them, also those that symmetries make (:meth:`Grasps.everywhere`).
@@ -89,8 +90,9 @@ def reachable(
     width, quality = grasps.width_m, grasps.quality
     why_not: dict[str, int] = {}
 
-    def keep(good: np.ndarray[tuple[int], np.dtype[np.bool_]], why: str) -> None:
+    def keep(chosen: ArrayLike, why: str) -> None:
         nonlocal poses, width, quality
+        good: NDArray[np.bool_] = np.asarray(chosen, bool)
         why_not[why] = int((~good).sum())
         poses, width, quality = poses[good], width[good], quality[good]
 

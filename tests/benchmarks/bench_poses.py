@@ -129,11 +129,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_result(
         given.out, "6D poses on heaps of objects", figures, list(range(FIRST, FIRST + PICTURES)),
         {key: state[key] for key in ("model", "augment", "dataset", "train")}, started=started,
-        about=f"Heaps of 5 to 9 touching objects, 640 x 480 RGB-D with the noise of an active stereo camera; "
-        f"{PICTURES} pictures of scenes with other numbers than any that was trained or tuned on. AR as BOP 2019 defines it (VSD, "
-        f"MSSD, MSPD). Known objects: 11, a network trained on {TRAINED_ON} scenes of three pictures, one seed. New "
-        "objects: 9 others, no training. All with depth where nothing else is said; masks given means those of the "
-        "visible pixels.",
+        about="Heaps of 5 to 9 touching objects, 640 x 480 RGB-D with the noise of an active stereo camera; "
+        f"{PICTURES} pictures of scenes with other numbers than any that was trained or tuned on. AR as BOP 2019 "
+        f"defines it (VSD, MSSD, MSPD). Known objects: 11, a network trained on {TRAINED_ON} scenes of three pictures, "
+        "one seed. New objects: 9 others, no training. With depth where nothing else is said; masks given means those "
+        "of the visible pixels.",
         command=shlex.join(["python", "-m", "tests.benchmarks.bench_poses", *given.overrides]),
     )  # fmt: skip
     for name, figure in figures.items():
