@@ -6,6 +6,8 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from perceive.pose.model import ObjectModel
@@ -13,6 +15,8 @@ from sensors.errors import DataError, SpecError
 from sensors.geometry import FloatArray
 
 _ROW = 8  # numbers per cell, so that a look-up reads half a line of the processor's cache
+_CREASE = 0.866  # cosine of the angle between two faces; a sharper edge than these 30 degrees is a crease
+_RIM_SPACING = 0.003  # of the size: how densely creases are sampled
 _ON_SURFACE = 1e-4  # of the size; a cell's middle nearer than this has no direction to the surface: its face has
 
 
@@ -57,6 +61,8 @@ class SurfacePlanes:
         self._scene.add_triangles(
             self._core.Tensor(corner.astype(np.float32)), self._core.Tensor(faces.astype(np.uint32))
         )
+        rim = _creases(corner, faces, self._normal)
+        self._rim: cKDTree | None = cKDTree(rim) if len(rim) else None
         area = model.surface(2000).xyz_m - self.middle_m
         self.size_m = float(np.sqrt((area**2).sum(1).mean()))
         self._tabulate(corner[faces].min((0, 1)), corner[faces].max((0, 1)), cells, margin, torch.device(device))
@@ -119,6 +125,37 @@ class SurfacePlanes:
             torch.from_numpy(distance).view(shape).to(device),
         )
 
+    def from_crease(self, local_m: Tensor) -> Tensor:
+        """Distances [...] of places float64 [..., 3] to the nearest sharp edge or border; infinite if there is none."""
+        shape, device = local_m.shape[:-1], local_m.device
+        if self._rim is None:
+            return torch.full(shape, torch.inf, dtype=torch.float64, device=device)
+        away, _ = self._rim.query(local_m.detach().cpu().double().numpy().reshape(-1, 3))
+        return torch.from_numpy(np.asarray(away)).view(shape).to(device)
+
     def _closest(self, place: FloatArray) -> tuple[FloatArray, FloatArray]:
         found = self._scene.compute_closest_points(self._core.Tensor(np.ascontiguousarray(place, np.float32)))
         return found["points"].numpy().astype(np.float64), found["primitive_ids"].numpy().astype(np.int64)
+
+
+def _creases(corner: FloatArray, faces: NDArray[np.int64], normal: FloatArray) -> FloatArray:
+    """Points [R, 3] along the edges at which the surface turns by more than 30 degrees, or ends."""
+    _, place = np.unique(corner, axis=0, return_inverse=True)
+    ends = place.reshape(-1)[faces]
+    edge = np.sort(np.concatenate([ends[:, [0, 1]], ends[:, [1, 2]], ends[:, [2, 0]]]), axis=1)
+    owner = np.tile(np.arange(len(faces)), 3)
+    order = np.lexsort(edge.T)
+    edge, owner = edge[order], owner[order]
+    first = np.r_[True, (edge[1:] != edge[:-1]).any(1)]
+    start = np.flatnonzero(first)
+    count = np.diff(np.r_[start, len(edge)])
+    partner = owner[np.minimum(start + 1, len(edge) - 1)]
+    flat = (count == 2) & ((normal[owner[start]] * normal[partner]).sum(1) > _CREASE)
+    representative = np.zeros(place.max() + 1, np.int64)
+    representative[place.reshape(-1)] = np.arange(len(corner))
+    a, b = (corner[representative[edge[start[~flat], k]]] for k in (0, 1))
+    spacing = _RIM_SPACING * float(np.linalg.norm(corner.max(0) - corner.min(0)))
+    pieces = np.maximum(np.ceil(np.linalg.norm(b - a, axis=1) / spacing).astype(np.int64), 1) + 1
+    which = np.repeat(np.arange(len(a)), pieces)
+    along = (np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / (pieces[which] - 1)
+    return np.asarray(a[which] + along[:, None] * (b - a)[which])
