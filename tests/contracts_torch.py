@@ -19,13 +19,25 @@ from perceive.encoders.base import Encoder
 from perceive.heads.base import ActionChunk, Head, HeadContext
 from perceive.heads.box_peaks import BoxGuess
 from perceive.heads.classification import ClassGuess
+from perceive.heads.object_coordinates import ObjectCoordinates
 from perceive.heads.point_labels import PointLabels
+from perceive.heads.pose_change import PoseChanges
+from perceive.heads.query_coordinates import QueryCoordinates
 from perceive.heads.value import Value, ValueTarget
 from perceive.normalize import FieldStats
 from perceive.points.files.collate import CloudBatch
 from perceive.tokens import Tokens, join
 from perceive.trunk import BaseTrunk, Trunk
 from sensors.errors import PerceiveError
+from tests.perceive.crop_streams import (
+    CROPS,
+    GROUPS,
+    TOKENS,
+    change_target,
+    crop_streams,
+    pose_target,
+    query_target,
+)
 from tests.perceive.point_clouds import cloud_of, point_space
 from tests.perceive.scene import SPEC, fake_target
 
@@ -42,6 +54,9 @@ TARGETS: Mapping[type, Callable[[np.random.Generator, int, Any], Any]] = {
         semantic=torch.from_numpy(rng.integers(-1, answer.logits.shape[2], answer.valid.shape))
     ),
     BoxGuess: lambda rng, size, _: fake_boxes(rng, size),
+    ObjectCoordinates: lambda _rng, size, _answer: pose_target(size),
+    PoseChanges: lambda _rng, size, _answer: change_target(size),
+    QueryCoordinates: lambda _rng, size, _answer: query_target(size),
 }
 
 
@@ -192,12 +207,12 @@ def check_padding(trunk: Trunk, width: int, count: int) -> None:
 # -------------------------------------------------------------------------------------------------------------- head
 
 
-def fake_context(head: Head, width: int, size: int = 3, tokens: int = 6) -> HeadContext:
+def fake_context(head: Head, width: int, size: int = 3, tokens: int = TOKENS) -> HeadContext:
     draw = torch.Generator().manual_seed(0)
-    here = fake_tokens(size, tokens, width, dtype=torch.float32)
+    here = replace(fake_tokens(size, tokens, width, dtype=torch.float32), groups=GROUPS)
     readouts = torch.randn(size, head.num_readouts, width, generator=draw)
     turn = torch.eye(3).expand(size, 3, 3)
-    batch = Batch({"cloud": cloud_of(CLOUD["cloud"], size=size, count=30)})
+    batch = Batch({"cloud": cloud_of(CLOUD["cloud"], size=size, count=30), **crop_streams(size)})
     return HeadContext(readouts, here, torch.rand(size, 3, generator=draw), turn, batch)
 
 
@@ -271,7 +286,7 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 def _sample(context: HeadContext, index: int) -> HeadContext:
     one = slice(index, index + 1)
     names = ("features", "position_m", "placed", "age_s", "valid")
-    tokens = Tokens(*(getattr(context.tokens, name)[one] for name in names))
+    tokens = Tokens(*(getattr(context.tokens, name)[one] for name in names), groups=context.tokens.groups)
     batch = Batch(
         {
             name: BatchStream({f: v[one] for f, v in stream.data.items()}, stream.age_s[one], stream.valid[one])
@@ -298,5 +313,5 @@ def _check_learns(head: Head, context: HeadContext, target: Any, steps: int) -> 
 
 def spec_if_taken(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """``action_spec`` for a head that takes one."""
-    offered = {"action_spec": SPEC, "sensor_spaces": CLOUD}
+    offered = {"action_spec": SPEC, "sensor_spaces": CLOUD | CROPS}
     return {name: value for name, value in offered.items() if name in parameters}

@@ -11,8 +11,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from perceive.encoders.base import field_shape, grid_shape
-from perceive.geometry import camera_rays, full_precision, rotation_6d_to_matrix
+from perceive.geometry import full_precision, rotation_6d_to_matrix
 from perceive.heads.base import Head, HeadContext
+from perceive.heads.crop_points import crop_points
 from perceive.heads.object_coordinates_loss import nearest_truth, point_matching, region_of
 from perceive.heads.object_coordinates_net import CoordinateNet
 from perceive.heads.object_coordinates_target import PoseTarget
@@ -154,7 +155,7 @@ class ObjectCoordinateHead(Head):
         self.surface_m.copy_(torch.as_tensor(surface.mean)[:, : self._regions])
 
     def forward(self, context: HeadContext) -> ObjectCoordinates:
-        rgb, points, hit = self._raw(context)
+        rgb, points, hit = crop_points(context.batch.stream(self._crop), self._size)
         low, high = self._box(context)
         middle, half = (low + high) / 2, (high - low).norm(dim=-1) / 2  # [B, 3], [B]
         near = (points / half[:, None, None, None]).clamp(-_FAR, _FAR)
@@ -238,27 +239,6 @@ class ObjectCoordinateHead(Head):
         one = nn.functional.one_hot(asked.argmax(-1), asked.shape[1]).to(asked.dtype)
         share = torch.where(stream.valid[:, -1:], one, even)
         return share @ self.low_m, share @ self.high_m
-
-    def _raw(self, context: HeadContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Colours [B, S, S, 3] about 0, points [B, S, S, 3] in the crop's frame, and where they were measured.
-
-        Where nothing was measured, the point is that of the pixel's ray in the plane of the frame's origin.
-        """
-        stream = context.batch.stream(self._crop)
-        data, valid = {name: value[:, -1] for name, value in stream.data.items()}, stream.valid[:, -1]
-        picture = valid[:, None, None]
-        rgb = torch.where(picture[..., None], data["rgb"].float() / 255.0 - 0.5, 0.0)
-        depth = torch.where(picture, data["depth_m"].float(), 0.0)
-        hit = depth > 0  # False for NaN
-        with full_precision(depth.device):
-            intrinsics = torch.where(valid[:, None], data["intrinsics_px"].float(), float(self._size))
-            upright = torch.eye(4, device=depth.device)
-            pose = torch.where(valid[:, None, None], data["base_from_camera"].float(), upright)
-            away = pose[:, :3, 3].norm(dim=-1)[:, None, None]
-            ray = camera_rays(intrinsics, self._size, self._size)
-            along = torch.where(hit, depth, away).flatten(1)[..., None]
-            points = (ray * along) @ pose[:, :3, :3].mT + pose[:, None, :3, 3]
-        return rgb, points.view(*depth.shape, 3), hit
 
 
 def _shares(mask: Tensor) -> Tensor:

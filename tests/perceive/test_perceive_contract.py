@@ -1,7 +1,7 @@
 """Every file of conf/encoder, conf/trunk and conf/head builds and keeps the contract of its kind, unasked.
 
-An encoder's YAML does not say which sensor it is for: it is tried on every sensor of conf/sensor, and must keep the
-contract on each that it accepts (one at least).
+An encoder's YAML does not say which sensor it is for: it is tried on every sensor of conf/sensor and on crops, and must
+keep the contract on each that it accepts (one at least).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from perceive.trunk import BaseTrunk, Trunk
 from sensors.errors import WiringError
 from tests.contracts import build_sensor, check_config, config_files, load_composed, load_plain
 from tests.contracts_torch import check_encoder, check_head, check_padding, check_trunk, spec_if_taken
+from tests.perceive.crop_streams import CROPS
 from tests.perceive.scene import fake_batch, fake_stats
 from tests.perceive.text_models import MOST, save_text_model
 
@@ -64,8 +65,8 @@ def test_encoder_contract(path: Path, history: int, backbone: str, text_model: s
     if "model" in config.get("language", {}):
         config["language"] |= {"model": text_model, "tokens": MOST}
     accepted = set()
-    for sensor_path in config_files("sensor"):
-        space = build_sensor(sensor_path).space
+    # What is cut out of pictures for a question is a stream as well, though no sensor gives it.
+    for space in [*(build_sensor(sensor_path).space for sensor_path in config_files("sensor")), *CROPS.values()]:
         # LiDARs differ in how many points they give: one is enough here.
         signature = str(sorted(space.spaces) if "xyz_m" in space.spaces else space)
         if signature in accepted:
@@ -79,7 +80,7 @@ def test_encoder_contract(path: Path, history: int, backbone: str, text_model: s
         accepted.add(signature)
         stats = {key.removeprefix("it/"): value for key, value in fake_stats({"it": space}).items()}
         check_encoder(encoder, *streams(space, history), stats)
-    assert accepted, f"{path.name} fits no sensor of conf/sensor"
+    assert accepted, f"{path.name} fits no sensor of conf/sensor and no crop"
 
 
 def test_encoders_refuse_what_they_cannot_read() -> None:

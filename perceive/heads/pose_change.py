@@ -1,0 +1,260 @@
+"""Pose changes: what is to be done to a hypothesis so that its drawing fits the picture, and whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from perceive.encoders.base import field_shape, grid_shape
+from perceive.geometry import camera_rays, full_precision, rotation_6d_to_matrix
+from perceive.heads.base import Head, HeadContext
+from perceive.heads.pose_change_net import CompareNet
+from perceive.heads.pose_change_target import ChangeTarget
+from perceive.pose.compare import DIAMETER_M, PoseChange
+from sensors.errors import SpecError, WiringError, nearest
+
+PATCH_PX = 8  # of the encoders of both streams
+_TURN, _SHIFT, _DEPTH = 0.5, 0.3, 0.3  # sizes of changes, for answers of order 1
+_FARTHEST = 0.7  # bound of the logarithm of the change of distance
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PoseChanges:
+    """What is said of B hypotheses.
+
+    Attributes:
+        turn: float [B, 3, 3], see :class:`perceive.pose.compare.PoseChange`.
+        shift: float [B, 2].
+        depth: float [B].
+        score: float [B], logit of whether the hypothesis is right as it is, before the change.
+        flow: float [B, g, g, 2], how far the drawn surface of each cell is from where it is seen, right and down, as a
+            share of the crop.
+    """
+
+    turn: Tensor
+    shift: Tensor
+    depth: Tensor
+    score: Tensor
+    flow: Tensor
+
+    @property
+    def change(self) -> PoseChange:
+        """The change alone."""
+        return PoseChange(self.turn, self.shift, self.depth)
+
+
+@final
+class PoseChangeHead(Head):
+    """Render and compare (DeepIM: Li et al., ECCV 2018; CosyPose: Labbe et al., ECCV 2020; MegaPose: Labbe et al.,
+    CoRL 2022) over situated tokens, of any object.
+
+    What was seen and what was drawn are two streams of one camera. Their tokens have met in the trunk; side by side
+    they join the features of a small convolutional network over the pair of pictures. Each cell says where its drawn
+    surface is seen (a dense help to learning, as in GenFlow: Moon et al., CVPR 2024), and all of them together how
+    the object is to be turned and moved. Nothing tells which object it is, so it may be one that was never seen before.
+
+    Losses: the mean distance of surface points for the turn, and lengths for shift and distance, each with the others
+    as they should be (Simonelli et al., ICCV 2019); lengths for the flow; cross entropy for the score.
+
+    Args:
+        width: D.
+        sensor_spaces: frame spaces by sensor name.
+        seen: sensor with what was seen; ``rgb``, ``depth_m``, ``intrinsics_px``, ``base_from_camera``.
+        drawn: sensor with the drawing, of the same size. Encoders of both have patches of 8 px.
+        channels: of a cell; a multiple of 8.
+        hidden: width of the layers that read the answer.
+        turn_weight: of the turn.
+        shift_weight: of the shift.
+        depth_weight: of the distance.
+        score_weight: of the score.
+        flow_weight: of the flow.
+
+    Raises:
+        WiringError: a sensor or field is missing, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        sensor_spaces: Mapping[str, spaces.Dict],
+        seen: str = "seen",
+        drawn: str = "drawn",
+        channels: int = 64,
+        hidden: int = 192,
+        turn_weight: float = 2.0,
+        shift_weight: float = 2.0,
+        depth_weight: float = 2.0,
+        score_weight: float = 0.1,
+        flow_weight: float = 2.0,
+    ) -> None:
+        super().__init__()
+        owner = "PoseChangeHead"
+        for name in (seen, drawn):
+            if name not in sensor_spaces:
+                raise WiringError(owner, f"one of {sorted(sensor_spaces)}", f"'{name}'", nearest(name, sensor_spaces))
+            for field, dims in (("rgb", 3), ("depth_m", 2), ("intrinsics_px", 1), ("base_from_camera", 2)):
+                field_shape(owner, sensor_spaces[name], field, dims)
+        sizes = [field_shape(owner, sensor_spaces[name], "rgb", 3)[:2] for name in (seen, drawn)]
+        if sizes[0] != sizes[1] or sizes[0][0] != sizes[0][1]:
+            raise WiringError(owner, "two square pictures of one size", f"{sizes}", "Correct the dataset.")
+        weights = (turn_weight, shift_weight, depth_weight, score_weight, flow_weight)
+        if channels < 8 or channels % 8 or hidden < 1 or not all(0 <= one < float("inf") for one in weights):
+            got = f"channels {channels}, hidden {hidden}, weights {weights}"
+            raise WiringError(owner, "channels a multiple of 8, hidden >= 1, weights >= 0", got, "Correct them.")
+        self._seen, self._drawn, self._size, self._weights = seen, drawn, sizes[0][0], weights
+        self._side = grid_shape(owner, sizes[0], (PATCH_PX, PATCH_PX))[0]
+        self.net = CompareNet(width, self._side, channels, hidden)
+
+    @property
+    def num_readouts(self) -> int:
+        return 1
+
+    @property
+    def size_px(self) -> int:
+        """S, side of the crops."""
+        return self._size
+
+    def fit(self, stats: Any) -> None:
+        """Nothing to fit: crops are stated in the objects' size."""
+
+    def forward(self, context: HeadContext) -> PoseChanges:
+        pictures, points, hit = self._pictures(context)
+        tokens = torch.cat([self._tokens(context, name) for name in (self._seen, self._drawn)], -1)
+        surface = self._surface(points, hit)
+        answer, flow = self.net(pictures, tokens, context.readouts[:, 0], surface)
+        with full_precision(answer.device):
+            flow = _SHIFT * flow
+            shift, grown = _similarity(flow, surface[:, 3])
+            start = torch.tensor([1.0, 0, 0, 0, 1.0, 0], device=answer.device)
+            turn = rotation_6d_to_matrix(start + _TURN * answer[:, :6])
+            depth = (_DEPTH * answer[:, 8] - grown).clamp(-_FARTHEST, _FARTHEST)
+        return PoseChanges(turn, shift + _SHIFT * answer[:, 6:8], depth, answer[:, 9], flow)
+
+    def loss(self, context: HeadContext, target: ChangeTarget) -> dict[str, Tensor]:
+        """``turn``, ``shift``, ``depth``, ``score``, ``flow``; what starts with ``_`` is logged.
+
+        Raises:
+            SpecError: another number of hypotheses than there are targets.
+        """
+        guess: PoseChanges = self(context)
+        if len(target.turn) != len(guess.turn):
+            got = f"{len(target.turn)} targets"
+            raise SpecError("PoseChangeHead.loss", f"{len(guess.turn)} hypotheses", got, "Pass those of the batch.")
+        near = target.near.to(guess.depth.dtype)
+        share = near / near.sum().clamp_min(1)
+        points = target.points
+        apart = (points @ guess.turn.mT - points @ target.turn.mT).norm(dim=-1).mean(-1)
+        shift, depth = (guess.shift - target.shift).norm(dim=-1), (guess.depth - target.depth).abs()
+        right = target.right.to(guess.score.dtype)
+        flow, there = self._flow(context, target)
+        there = there * share[:, None, None]
+        off = ((guess.flow - flow).norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
+        before = (points - points @ target.turn.mT).norm(dim=-1).mean(-1)
+        turn_weight, shift_weight, depth_weight, score_weight, flow_weight = self._weights
+        return {
+            "turn": turn_weight * (share * apart).sum(),
+            "shift": shift_weight * (share * shift).sum(),
+            "depth": depth_weight * (share * depth).sum(),
+            "score": score_weight * nn.functional.binary_cross_entropy_with_logits(guess.score, right),
+            "flow": flow_weight * off,
+            "_turn_left": ((share * apart).sum() / (share * before).sum().clamp_min(1e-6)).detach(),
+            "_shift_left": _left(share, shift, target.shift.norm(dim=-1)),
+            "_depth_left": _left(share, depth, target.depth.abs()),
+            "_told": ((guess.score > 0) == target.right).to(near.dtype).mean(),
+        }
+
+    def _tokens(self, context: HeadContext, name: str) -> Tensor:
+        """Tokens [B, side * side, D] of the newest frame of a sensor; 0 where it is absent."""
+        group, count = context.tokens.groups.get(name), self._side**2
+        if group is None or group.stop - group.start < count:
+            got = "none" if group is None else str(group.stop - group.start)
+            fix = f"Set patch_px of its encoder to {PATCH_PX}."
+            raise WiringError("PoseChangeHead", f"{count} tokens of '{name}'", got, fix)
+        valid = context.tokens.valid[:, group][:, -count:, None]
+        return torch.where(valid, context.tokens.features[:, group][:, -count:], 0.0)
+
+    def _pictures(self, context: HeadContext) -> tuple[Tensor, Tensor, Tensor]:
+        """The pair of pictures [B, CHANNELS, S, S], the drawn points [B, S, S, 3] in the crop's frame, where they are.
+
+        Depths are relative to the frame's origin, in diameters.
+        """
+        colours, depths, hits = [], [], []
+        for name in (self._seen, self._drawn):
+            stream = context.batch.stream(name)
+            there = stream.valid[:, -1, None, None]
+            rgb, depth = stream.data["rgb"][:, -1].float() / 255.0 - 0.5, stream.data["depth_m"][:, -1].float()
+            colours.append(torch.where(there[..., None], rgb, 0.0).permute(0, 3, 1, 2))
+            hits.append(there & (depth > 0) & torch.isfinite(depth))
+            depths.append(torch.where(hits[-1], depth, 0.0))
+        camera, away = self._camera(context)
+        with full_precision(away.device):
+            seen, drawn = ((one - away[:, None, None]) / DIAMETER_M for one in depths)
+            both = hits[0] & hits[1]
+            planes = [
+                hits[0].to(seen.dtype),
+                torch.where(hits[0], seen, 0.0).clamp(-1, 1),
+                hits[1].to(seen.dtype),
+                torch.where(hits[1], drawn, 0.0).clamp(-1, 1),
+                torch.where(both, 2 * (seen - drawn), 0.0).clamp(-1, 1),
+            ]
+            ray = camera_rays(camera, self._size, self._size).view(len(seen), self._size, self._size, 3)
+            points = ray * depths[1][..., None]
+            points = torch.cat([points[..., :2], (points[..., 2] - away[:, None, None])[..., None]], -1)
+            points = torch.where(hits[1][..., None], points, 0.0)
+        return torch.cat([*colours, torch.stack(planes, 1)], 1), points, hits[1]
+
+    def _camera(self, context: HeadContext) -> tuple[Tensor, Tensor]:
+        """Intrinsics [B, 4] of the crops and the distance [B] of their frames' origins; harmless where absent."""
+        stream = context.batch.stream(self._drawn)
+        there = stream.valid[:, -1]
+        camera = torch.where(there[:, None], stream.data["intrinsics_px"][:, -1].float(), float(self._size))
+        pose = stream.data["base_from_camera"][:, -1].float()
+        return camera, torch.where(there, -pose[:, 2, 3], 1.0)
+
+    def _surface(self, points: Tensor, hit: Tensor) -> Tensor:
+        """The mean drawn point of each cell, in diameters, and its share of drawn pixels, [B, 4, side, side]."""
+        known = hit[:, None].to(points.dtype)
+        share = nn.functional.avg_pool2d(known, PATCH_PX)
+        mean = nn.functional.avg_pool2d(points.permute(0, 3, 1, 2), PATCH_PX) / share.clamp_min(PATCH_PX**-2)
+        return torch.cat([mean / DIAMETER_M, share], 1)
+
+    def _flow(self, context: HeadContext, target: ChangeTarget) -> tuple[Tensor, Tensor]:
+        """Where the surface of each cell is seen, less where it is drawn, [B, g, g, 2], and the cells that have any."""
+        _, points, hit = self._pictures(context)
+        camera, away = self._camera(context)
+        with full_precision(points.device):
+            mean = self._surface(points, hit)
+            place = DIAMETER_M * mean[:, :3].permute(0, 2, 3, 1)
+            far = away * target.depth.exp()
+            # The middle is on the axis, so the shift alone says where in the picture it is seen.
+            middle = torch.cat([self._size * target.shift / camera[:, :2] * far[:, None], far[:, None]], 1)
+            moved = (place.flatten(1, 2) @ target.turn.mT).view_as(place) + middle[:, None, None]
+            before = place + nn.functional.pad(away[:, None], (2, 0))[:, None, None]
+            pixel = [one[..., :2] / one[..., 2:].clamp_min(1e-3) for one in (before, moved)]
+            flow = (pixel[1] - pixel[0]) * camera[:, None, None, :2] / self._size
+        return flow.clamp(-1, 1), (mean[:, 3] > 0).to(points.dtype)
+
+
+def _similarity(flow: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The shift [B, 2] and the growth [B] that fit a flow [B, g, g, 2] best, with weights [B, g, g]; 0 without any.
+
+    A first guess of how the object moves, which the network corrects for its turn and its shape.
+    """
+    side = flow.shape[1]
+    step = (torch.arange(side, device=flow.device) + 0.5) / side - 0.5
+    place = torch.stack([step[None].expand(side, -1), step[:, None].expand(-1, side)], -1)
+    share = (weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-6))[..., None]
+    shift = (share * flow).sum((1, 2))
+    about = place - (share * place).sum((1, 2))[:, None, None]
+    along = (share * about * (flow - shift[:, None, None])).sum((1, 2, 3))
+    return shift, along / ((share * about.square()).sum((1, 2, 3)) + 1e-3)
+
+
+def _left(share: Tensor, now: Tensor, before: Tensor) -> Tensor:
+    return ((share * now).sum() / (share * before).sum().clamp_min(1e-6)).detach()
