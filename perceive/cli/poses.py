@@ -21,6 +21,7 @@ from perceive.pose.estimate import PoseEstimate, PoseEstimator
 from perceive.pose.files.dataset import PoseDataset
 from perceive.pose.files.results_file import PoseRow, read_results, write_results
 from perceive.pose.files.view import Instance, Target, ViewKey
+from perceive.pose.references_folder import draw_references
 from perceive.results import Figure, machine, start_clock, versions, write_json, write_result
 from perceive.viewing.cloud_report import CloudReport, write_cloud_report
 from policies.checkpoint import find_checkpoint
@@ -29,7 +30,8 @@ from sensors.errors import DataError, SpecError
 RESULT_FILE, REPORT_FILE, ESTIMATES_FILE = "result.json", "report.html", "estimates.csv"
 SETTINGS_FILE, PARTIAL_FILE = "settings.json", "estimates.jsonl"
 # What is estimated depends on these settings; an interrupted run goes on only if they are the same.
-DECISIVE = ("data", "split", "models", "pose", "checkpoint", "masks", "limit", "depth_noise_m", "drop_depth", "zoom", "gain", "tint",
+DECISIVE = ("data", "split", "models", "pose", "checkpoint", "references",
+    "reference_views", "masks", "limit", "depth_noise_m", "drop_depth", "zoom", "gain", "tint",
             "seed")  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def app() -> App:
             "perceive poses data=runs/scenes/objects_new pose=templates output=runs/poses/new",
             "perceive poses data=BOP/lmo pose=classic masks=true limit=20",
             "perceive poses data=runs/scenes/objects pose=instance checkpoint=runs/pose_tabletop masks=false",
+            "perceive poses data=runs/scenes/new pose=few_shot_fused references=runs/scenes/shown reference_views=4",
             "perceive poses data=BOP/ycbv models=models_eval estimates=mymethod_ycbv-test.csv",
         ),
         job,
@@ -75,6 +78,9 @@ def job(config: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if config["estimates"] is None:
         offered = {"models": dataset.models, "seed": config["seed"]}
+        if config["references"] is not None:
+            shown = PoseDataset(Path(config["references"]), "test", config["models"])
+            offered["references"] = draw_references(shown, config["reference_views"], config["seed"])
         if config["checkpoint"] is not None:
             offered["network"] = find_checkpoint(config["checkpoint"]).path / "ema"
         estimator = build(config["pose"], where="pose", offered=offered)
@@ -109,6 +115,7 @@ def job(config: dict[str, Any]) -> None:
         panels=pose_panels(dataset, targets, rows, change, config["pictures"]),
         facts={name: str(value) for name, value in {**machine(), **versions()}.items()},
         config=record["config"],
+        shown="Pictures",
     )
     page = write_cloud_report(output / REPORT_FILE, report)
     for name, figure in figures.items():

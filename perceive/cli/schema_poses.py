@@ -19,6 +19,8 @@ class PosesSchema:
         models: its folder of models ("models", "models_eval" ...).
         pose: the estimator.
         checkpoint: checkpoint folder or run folder of the network, for estimators that were trained.
+        references: folder of posed pictures (BOP's format, its split "test") to show an estimator that has no meshes.
+        reference_views: how many of each object it is shown.
         masks: whether the estimator is told which pixels are the object's; false = it has to find the object.
         estimates: a result file (BOP's CSV) to score instead of estimating anew; null = estimate.
         output: folder of the estimates, the result and the report.
@@ -40,6 +42,8 @@ class PosesSchema:
     models: str = "models"
     pose: Component = MISSING
     checkpoint: str | None = None
+    references: str | None = None
+    reference_views: int = 4
     masks: bool = True
     estimates: str | None = None
     output: str = MISSING

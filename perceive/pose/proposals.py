@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -18,6 +19,7 @@ from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray
 
 _PLANE_POINTS = 8192  # that the table is looked for among
+_NOISES = 3.0  # of the table's depth, above which something stands on it
 
 
 def propose(
@@ -55,43 +57,90 @@ def propose(
         DataError: the picture and its camera do not fit together.
         SpecError: there is no depth, or a number is out of its range.
     """
-    check_view("propose", frame, None)
     if not (0 < edge_m <= gap_m and distance_m > 0 and most >= 1):
         raise SpecError(
             "propose", "0 < edge_m <= gap_m, distance_m > 0, most >= 1", f"{edge_m}, {gap_m}, {distance_m}, {most}",
             "Correct it.",
         )  # fmt: skip
+    above = _above("propose", frame, distance_m, highest_m, farthest_m, seed)
+    if not len(above.row):
+        return []
+    masks = []
+    for part in _clusters(above.xyz_m, gap_m, edge_m):
+        if len(part) < least_pixels:
+            continue
+        if above.table is not None and not above.table.carries(above.xyz_m[part]):
+            continue  # a wall, or something that stands behind the table
+        if largest_m is not None and _length(above.xyz_m[part]) > largest_m:
+            continue
+        mask = np.zeros(frame.depth_m.shape, np.bool_)
+        mask[above.row[part], above.column[part]] = True
+        masks.append(mask)
+        if len(masks) == most:
+            break
+    return masks
+
+
+def standing(
+    frame: RgbdFrame, distance_m: float = 0.005, highest_m: float = 0.5, farthest_m: float = 3.0, seed: int = 0
+) -> NDArray[np.bool_]:
+    """Where something stands on the largest plane, bool [H, W]: above its seen part, whatever touches whatever.
+
+    Args:
+        frame: what is seen.
+        distance_m: a point within this of the plane belongs to it.
+        highest_m: above the plane.
+        farthest_m: from the camera.
+        seed: of RANSAC.
+
+    Raises:
+        DataError: the picture and its camera do not fit together.
+        SpecError: there is no depth, or a number is out of its range.
+    """
+    if not distance_m > 0:
+        raise SpecError("standing.distance_m", "above 0", f"{distance_m}", "Correct it.")
+    above = _above("standing", frame, distance_m, highest_m, farthest_m, seed)
+    over = np.ones(len(above.row), np.bool_)
+    if above.table is not None:
+        # The noise of depth grows with the square of the distance: far off, the table must not stand on itself.
+        noise_m = above.noise * above.xyz_m[:, 2] ** 2
+        over = (above.height_m > _NOISES * noise_m) & above.table.under(above.xyz_m)
+    mask = np.zeros(frame.depth_m.shape, np.bool_)
+    mask[above.row[over], above.column[over]] = True
+    return mask
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Above:
+    """Pixels [P] above the plane, their points [P, 3], and the plane's seen part; None = there is no plane."""
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    xyz_m: FloatArray
+    table: _Table | None
+    height_m: FloatArray
+    noise: float  # deviation of the table's depth from the plane at one metre
+
+
+def _above(where: str, frame: RgbdFrame, distance_m: float, highest_m: float, farthest_m: float, seed: int) -> _Above:
+    check_view(where, frame, None)
     depth = frame.depth_m
     known = np.isfinite(depth) & (depth > 0)
     if not known.any():
-        raise SpecError("propose", "a picture with depth", "depth 0 everywhere", "Pass a mask to the estimator.")
+        raise SpecError(where, "a picture with depth", "depth 0 everywhere", "Pass a mask to the estimator.")
     row, column = np.nonzero(known & (depth < farthest_m))
     fx, fy, cx, cy = (float(x) for x in frame.intrinsics_px)
     z = depth[row, column].astype(np.float64)
     xyz = np.stack([(column - cx) / fx * z, (row - cy) / fy * z, z], -1)
     plane = _plane(xyz, distance_m, seed)
-    table = None
-    if plane is not None:
-        table = _Table(plane, xyz, distance_m)
-        height = xyz @ plane[:3] + plane[3]
-        above = (height > distance_m) & (height < highest_m)
-        row, column, xyz = row[above], column[above], xyz[above]
-    if not len(row):
-        return []
-    masks = []
-    for part in _clusters(xyz, gap_m, edge_m):
-        if len(part) < least_pixels:
-            continue
-        if table is not None and not table.carries(xyz[part]):
-            continue  # a wall, or something that stands behind the table
-        if largest_m is not None and _length(xyz[part]) > largest_m:
-            continue
-        mask = np.zeros(depth.shape, np.bool_)
-        mask[row[part], column[part]] = True
-        masks.append(mask)
-        if len(masks) == most:
-            break
-    return masks
+    if plane is None:
+        return _Above(row, column, xyz, None, np.zeros(len(row)), 0.0)
+    height = xyz @ plane[:3] + plane[3]
+    above = (height > distance_m) & (height < highest_m)
+    near = np.abs(height) < 2 * distance_m
+    noise = 1.4826 * float(np.median(np.abs(height[near]) / z[near] ** 2)) if near.any() else 0.0
+    return _Above(row[above], column[above], xyz[above], _Table(plane, xyz, distance_m), height[above], noise)
 
 
 @final
@@ -115,6 +164,12 @@ class _Table:
         if self._hull is None:
             return True
         return bool(self._hull.find_simplex(np.median(xyz_m, 0) @ self._axes) >= 0)
+
+    def under(self, xyz_m: FloatArray) -> NDArray[np.bool_]:
+        """Which points [P, 3] are above it."""
+        if self._hull is None:
+            return np.ones(len(xyz_m), np.bool_)
+        return np.asarray(self._hull.find_simplex(xyz_m @ self._axes) >= 0)
 
 
 def _plane(xyz_m: FloatArray, distance_m: float, seed: int) -> FloatArray | None:

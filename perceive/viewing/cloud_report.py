@@ -76,6 +76,7 @@ class CloudReport:
         panels: clouds, the worst first.
         facts: name -> text, for the small table.
         config: the resolved config.
+        shown: what the panels are, in the plural.
     """
 
     title: str
@@ -85,6 +86,7 @@ class CloudReport:
     panels: Sequence[Panel]
     facts: Mapping[str, str]
     config: Mapping[str, Any]
+    shown: str = "Clouds"
 
 
 def write_cloud_report(path: str | Path, report: CloudReport) -> Path:
@@ -108,7 +110,7 @@ def render_cloud_report(report: CloudReport) -> str:
         *(_table(table) for table in report.tables),
     ]
     if report.panels:
-        pieces.append("<h2>Clouds, worst first</h2>" + "".join(_panel(panel) for panel in report.panels))
+        pieces.append(f"<h2>{_text(report.shown)}, worst first</h2>" + "".join(_panel(panel) for panel in report.panels))
     pieces.append(f"<h2>Facts</h2><table>{facts}</table>")
     pieces.append(f"<h2>Config</h2><pre>{_text(json.dumps(report.config, indent=1, default=str))}</pre></html>")
     return "\n".join(pieces)

@@ -30,14 +30,14 @@ from perceive.pose.estimators.few_shot_templates import FusedTemplateEstimator
 from perceive.pose.files.dataset import PoseDataset
 from perceive.pose.files.results_file import PoseRow, read_results, write_results
 from perceive.pose.files.view import Target
-from perceive.pose.references import LEAST_PIXELS, Reference
+from perceive.pose.references import Reference
+from perceive.pose.references_folder import draw_references
 from perceive.results import Figure, start_clock, write_result
 from policies.checkpoint import find_checkpoint
 from sensors.errors import DataError
 
 COUNTS = (1, 2, 4)
 ARMS = ("network", "fused templates", "wrong references")
-SHOWN = 0.6  # of a reference's object
 ASKED = 0.1  # of a query's: fewer are neither asked for nor punished
 
 
@@ -45,36 +45,6 @@ def reference_scenes(dataset: PoseDataset, share: float) -> set[int]:
     """The scenes that references are taken from: the first ones."""
     scenes = sorted({key.scene for key in dataset.views})
     return set(scenes[: max(1, round(share * len(scenes)))])
-
-
-def drawn_references(dataset: PoseDataset, scenes: set[int], most: int, seed: int) -> dict[int, list[Reference]]:
-    """``most`` references of each object out of different scenes, the first of them the same for fewer."""
-    rng = np.random.default_rng(seed)
-    out: dict[int, list[Reference]] = {}
-    for number in sorted(dataset.models):
-        able = [
-            (key, one)
-            for key in dataset.views
-            if key.scene in scenes
-            for one in dataset.truth(key)
-            if one.number == number and one.visible_share >= SHOWN
-        ]
-        taken: list[Reference] = []
-        used: set[int] = set()
-        for place in rng.permutation(len(able)):
-            key, one = able[int(place)]
-            if key.scene in used or len(taken) == most:
-                continue
-            frame, mask = dataset.frame(key), dataset.visible_mask(key, one.index)
-            if (mask & (frame.depth_m > 0)).sum() < 4 * LEAST_PIXELS:
-                continue
-            taken.append(Reference.make(frame, mask, one.camera_from_object))
-            used.add(key.scene)
-        if len(taken) < most:
-            expected = f"{most} pictures of object {number} in different scenes"
-            raise DataError("bench_pose_few_shot", expected, f"{len(taken)}", "Make more scenes.")
-        out[number] = taken
-    return out
 
 
 def estimated(dataset: PoseDataset, targets: Sequence[Target], estimator: PoseEstimator) -> list[PoseRow]:
@@ -139,7 +109,7 @@ def main() -> None:
     ar: dict[tuple[str, int], list[float]] = {}
     spent: dict[str, list[float]] = {arm: [] for arm in given.arms}
     for seed in given.seeds:
-        references = drawn_references(dataset, scenes, max(given.counts), seed)
+        references = draw_references(dataset, max(given.counts), seed, scenes)
         for count in given.counts:
             some = {number: taken[:count] for number, taken in references.items()}
             for arm in given.arms:

@@ -18,14 +18,17 @@ from perceive.pose.estimate import PoseEstimate, PoseEstimator, check_view
 from perceive.pose.estimators.instance_views import CropReader, Seen, poses_with_depth, poses_without_depth, within
 from perceive.pose.model import ObjectModel
 from perceive.pose.proposals import propose
+from perceive.pose.proposals_object import Palette, object_proposals
 from perceive.pose.raster import MeshRenderer
 from perceive.pose.refine import ModelRefiner
+from perceive.pose.templates.scene import Scene, silhouette_m2
 from perceive.pose.verify import Verifier
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray, unproject
 
 _SAME = 0.02  # boxes may differ from those of the training by this share of the diameter
+_UNIONS = 10  # of patches that are looked at, at most
 _LEAST_POINTS = 20  # measured pixels of an object below which its depth is not used
 
 
@@ -94,6 +97,8 @@ class InstanceEstimator(PoseEstimator):
         self._extent, self._passes, self._reach, self._reach_px = extent, passes, reach, reach_px
         self._samples, self._points, self._others, self._seed = samples, points, others, seed
         self._least_present, self._least_score = least_present, least_score
+        self._scene: Scene | None = None  # of the last picture: several objects may be asked for in it
+        self._palettes: dict[int, Palette] = {}
         self._tools: dict[int, tuple[MeshRenderer, ModelRefiner, Verifier]] = {}
 
     @property
@@ -114,7 +119,7 @@ class InstanceEstimator(PoseEstimator):
             return found[:1]
         if not (np.isfinite(frame.depth_m) & (frame.depth_m > 0)).any():
             raise SpecError(where, "a mask, or depth to find things by", "neither", "Pass the object's mask.")
-        masks = propose(frame, largest_m=2 * model.diameter_m)
+        masks = self._places(frame, model)
         if not masks:
             return []
         size = self._reader.size_px
@@ -126,6 +131,16 @@ class InstanceEstimator(PoseEstimator):
         found = [one for k in likely[: 2 * most + 2] for one in self._follow(frame, model, [views[k]], None)]
         found = [one for one in found if one.score >= self._least_score]
         return _apart(sorted(found, key=lambda one: -one.score), model.diameter_m)[:most]
+
+    def _places(self, frame: RgbdFrame, model: ObjectModel) -> list[NDArray[np.bool_]]:
+        """Where the object may be: things that stand alone, and patches of a heap that have its colours and size."""
+        if self._scene is None or not self._scene.shows(frame):
+            self._scene = Scene(frame)
+        if model.number not in self._palettes:
+            self._palettes[model.number] = Palette(model)
+        palette = self._palettes[model.number]
+        unions = object_proposals(self._scene.patches, palette, model.diameter_m, silhouette_m2(model), most=_UNIONS)
+        return propose(frame, largest_m=2 * model.diameter_m) + [one.mask for one in unions]
 
     def _follow(
         self, frame: RgbdFrame, model: ObjectModel, views: list[CropView], mask: NDArray[np.bool_] | None

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from perceive.pose.estimate import PoseEstimate, PoseEstimator, check_view
 from perceive.pose.model import ObjectModel
-from perceive.pose.proposals import propose
-from perceive.pose.raster import MeshRenderer
-from perceive.pose.refine import ModelRefiner
+from perceive.pose.proposals_object import object_proposals
 from perceive.pose.templates.correspondence import poses_of_pixels, poses_of_points
 from perceive.pose.templates.crops import SightCamera, cut, round_side
 from perceive.pose.templates.features import PatchFeatures, SurfaceFeatures
-from perceive.pose.templates.hypotheses import different, of_one_body, rough_covariance, searched, thinned
-from perceive.pose.templates.judging import Judge
+from perceive.pose.templates.hypotheses import apart, different, of_one_body, rough_covariance, searched, thinned
 from perceive.pose.templates.matching import Cells, best_poses, by_cells, compare, mutual_matches
+from perceive.pose.templates.scene import Known, Scene
 from perceive.pose.templates.store import (
     METRIC_SIDE,
     Kind,
@@ -36,19 +34,9 @@ from sensors.geometry import FloatArray
 
 _LEAST_DEPTH = 16  # measured pixels of an object below which its depth is not used
 _MATCHED = 8  # templates whose cells are matched
+_SHARE = 0.4  # of the hypotheses, for a proposal that is one of several
+_ALONE = 4  # of the hypotheses of a proposal, that are judged without its mask
 _ROUNDS, _KEPT, _TRIED = 6, 6, 16  # of the search without depth
-
-
-@final
-class _Known:
-    """What there is of one object."""
-
-    def __init__(self, model: ObjectModel, tolerance: float, floor_m: float, pixels: int, points: int) -> None:
-        self.model = model
-        self.renderer = MeshRenderer(model)
-        self.refiner = ModelRefiner(model, points)
-        self.judge = Judge(self.renderer, tolerance, floor_m, pixels)
-        self.templates: dict[Kind, Templates] = {}
 
 
 @final
@@ -74,7 +62,11 @@ class TemplateEstimator(PoseEstimator):
         tolerance: depth difference, as a share of the diameter, that counts half in the judgement.
         floor_m: the same at least.
         judge_px: size of the object in the pictures that are judged.
-        least_score: what is found without a mask and judged below this is not the object.
+        least_score: what is found without a mask and judged below this is not the object; what is half hidden cannot
+            score much above a half.
+        rough: proposals of a picture without a mask that are compared with the templates.
+        tried: the likeliest of them, that are refined.
+        sure: a score without a mask at which nothing more is tried.
         others: further hypotheses in an answer.
         folder: where templates are kept between runs; None = in memory only.
         seed: of the points and of RANSAC.
@@ -96,7 +88,10 @@ class TemplateEstimator(PoseEstimator):
         tolerance: float = 0.02,
         floor_m: float = 0.002,
         judge_px: int = 40,
-        least_score: float = 0.5,
+        least_score: float = 0.3,
+        rough: int = 12,
+        tried: int = 4,
+        sure: float = 0.85,
         others: int = 8,
         folder: str | Path | None = None,
         seed: int = 0,
@@ -109,7 +104,7 @@ class TemplateEstimator(PoseEstimator):
                 str({number: model.number for number, model in models.items()}),
                 "Pass {model.number: model}.",
             )
-        numbers = (views, turns, hypotheses, points, judge_px)
+        numbers = (views, turns, hypotheses, points, judge_px, rough, tried)
         if min(numbers) < 1 or shifts < 0 or others < 0 or not (shift > 0 and tolerance > 0 and floor_m >= 0):
             raise SpecError(
                 "TemplateEstimator", "counts of at least 1, and sizes above 0",
@@ -121,8 +116,10 @@ class TemplateEstimator(PoseEstimator):
         self._shifts, self._shift, self._points = shifts, shift, points
         self._tolerance, self._floor_m, self._judge_px = tolerance, floor_m, judge_px
         self._least_score, self._others, self._seed = least_score, others, seed
+        self._rough, self._tried, self._sure = rough, tried, sure
+        self._last: Scene | None = None
         self._folder = None if folder is None else Path(folder)
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, Known] = {}
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -142,13 +139,8 @@ class TemplateEstimator(PoseEstimator):
             raise SpecError(
                 where, "a mask, or depth to find the object by", "neither", "Pass the mask of one instance."
             )
-        found = [
-            one
-            for part in propose(frame, largest_m=1.3 * known.model.diameter_m)
-            for one in self._one(frame, known, part)
-            if one.score >= self._least_score
-        ]
-        return sorted(found, key=lambda one: -one.score)[:most]
+        found = [one for one in self._alone(frame, known, most) if one.score >= self._least_score]
+        return found[:most]
 
     def prepare(self, number: int | None = None, depth: bool = True) -> None:
         """Render (or read) templates now rather than at the first picture.
@@ -160,14 +152,14 @@ class TemplateEstimator(PoseEstimator):
         for one in self._models if number is None else (number,):
             self._templates(self._of(one), "metric" if depth and self._features.turns_query else "round")
 
-    def _of(self, number: int) -> _Known:
+    def _of(self, number: int) -> Known:
         if number not in self._known:
-            self._known[number] = _Known(
+            self._known[number] = Known(
                 self._models[number], self._tolerance, self._floor_m, self._judge_px, 4 * self._points
             )
         return self._known[number]
 
-    def _templates(self, known: _Known, kind: Kind) -> Templates:
+    def _templates(self, known: Known, kind: Kind) -> Templates:
         if kind in known.templates:
             return known.templates[kind]
         turns = 1 if self._features.turns_query else self._turns
@@ -181,15 +173,16 @@ class TemplateEstimator(PoseEstimator):
         known.templates[kind] = made
         return made
 
-    def _one(self, frame: RgbdFrame, known: _Known, mask: NDArray[np.bool_]) -> list[PoseEstimate]:
-        """The estimate of the instance that a mask shows."""
+    def _one(self, frame: RgbdFrame, known: Known, mask: NDArray[np.bool_], share: float = 1.0) -> list[PoseEstimate]:
+        """The estimate of the instance that a mask shows, from a share of the hypotheses."""
         camera = np.asarray(frame.intrinsics_px, np.float64)
         depth = np.where(np.isfinite(frame.depth_m) & (frame.depth_m > 0), frame.depth_m, 0).astype(np.float32)
         row, column = np.nonzero(mask & (depth > 0))
         deep = len(row) >= _LEAST_DEPTH
         if deep:
             row, column = of_one_body(row, column, depth, known.model.diameter_m)
-        poses = self._starts(frame, depth, mask, camera, known, deep)
+        poses, _ = self._starts(frame, depth, mask, camera, known, deep, self._shifts)
+        poses = poses[: max(1, round(share * len(poses)))]
         if not len(poses):
             return []
         covariance: FloatArray | None = None
@@ -202,22 +195,80 @@ class TemplateEstimator(PoseEstimator):
             poses, covariance = refined.camera_from_object.numpy(), refined.covariance.numpy()
         else:
             poses = self._searched(frame, depth, mask, camera, known, poses)
-        score = known.judge.score(frame.rgb, depth, mask, poses, camera)
+        return self._best(known, poses, known.judge.score(frame.rgb, depth, mask, poses, camera), covariance)
+
+    def _best(
+        self, known: Known, poses: FloatArray, score: FloatArray, covariance: FloatArray | None
+    ) -> list[PoseEstimate]:
+        """The estimate with the highest score, and what differs from it."""
+        diameter = known.model.diameter_m
         order = np.argsort(-score, kind="stable")
-        order = order[different(poses[order], (known.model.low_m + known.model.high_m) / 2, known.model.diameter_m)][
-            : self._others + 1
-        ]
+        middle = (known.model.low_m + known.model.high_m) / 2
+        order = order[different(poses[order], middle, diameter)][: self._others + 1]
         best = int(order[0])
         return [
             PoseEstimate(
                 known.model.number,
                 poses[best],
                 float(score[best]),
-                rough_covariance(poses[best], known.model.diameter_m) if covariance is None else covariance[best],
+                rough_covariance(poses[best], diameter) if covariance is None else covariance[best],
                 poses[order[1:]],
                 score[order[1:]],
             )
         ]
+
+    def _alone(self, frame: RgbdFrame, known: Known, most: int) -> list[PoseEstimate]:
+        """Estimates without a mask, best first: rough proposals, whose hypotheses then say their own masks."""
+        scene = self._scene_of(frame)
+        model, camera = known.model, np.asarray(frame.intrinsics_px, np.float64)
+        proposals = object_proposals(scene.patches, known.palette, model.diameter_m, known.silhouette_m2, self._rough)
+        rough = []
+        for part in proposals:
+            poses, score = self._starts(frame, scene.depth_m, part.mask, camera, known, True, 0)
+            if len(poses):
+                rough.append((part.score**0.5 * float(score[0]), part.mask))
+        rough.sort(key=lambda pair: -pair[0])
+        found: list[PoseEstimate] = []
+        for _, mask in rough[: self._tried + most - 1]:
+            for one in self._one(frame, known, mask, _SHARE):
+                again = self._again(scene, frame.rgb, known, one, camera)
+                if again is not None:
+                    found.append(again)
+            if most == 1 and found and found[-1].score > self._sure:
+                break
+        found.sort(key=lambda one: -one.score)
+        return apart(found, model)
+
+    def _again(
+        self, scene: Scene, rgb: NDArray[np.uint8], known: Known, one: PoseEstimate, camera: FloatArray
+    ) -> PoseEstimate | None:
+        """An estimate refined and judged by what its hypotheses themselves say they explain; None = nothing."""
+        poses = np.concatenate([one.camera_from_object[None], one.others])[:_ALONE]
+        score = known.judge.score_alone(rgb, scene.depth_m, scene.standing, poses, camera)
+        best = poses[int(score.argmax())]
+        first = one.covariance
+        if first is None:
+            first = rough_covariance(one.camera_from_object, known.model.diameter_m)
+        covariance = np.tile(first, (len(poses), 1, 1))
+        for _ in range(2):
+            mask = known.judge.shown(scene.depth_m, scene.standing, best, camera)
+            row, column = np.nonzero(mask)
+            if len(row) < _LEAST_DEPTH:
+                break
+            points = thinned(row, column, scene.depth_m, camera, 4 * self._points, self._seed)
+            refined = known.refiner.refine(torch.from_numpy(points), torch.from_numpy(best[None]))
+            new = refined.camera_from_object.numpy()
+            judged = known.judge.score_alone(rgb, scene.depth_m, scene.standing, new, camera)
+            poses, score = np.concatenate([poses, new]), np.concatenate([score, judged])
+            covariance = np.concatenate([covariance, refined.covariance.numpy()])
+            best = new[0]
+        return self._best(known, poses, score, covariance)[0]
+
+    def _scene_of(self, frame: RgbdFrame) -> Scene:
+        """What there is in a picture; the last one is kept, as several objects are asked for in each."""
+        if self._last is None or not self._last.shows(frame):
+            self._last = Scene(frame)
+        return self._last
 
     def _starts(
         self,
@@ -225,10 +276,11 @@ class TemplateEstimator(PoseEstimator):
         depth_m: NDArray[np.float32],
         mask: NDArray[np.bool_],
         intrinsics_px: FloatArray,
-        known: _Known,
+        known: Known,
         deep: bool,
-    ) -> FloatArray:
-        """Hypotheses [K, 4, 4]."""
+        shifts_aside: int,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Hypotheses [K, 4, 4], and scores of those among them that are templates', best first."""
         turned, diameter = self._features.turns_query, known.model.diameter_m
         u, v, side = round_side(mask, intrinsics_px)
         # The middle of an object is behind what is seen of it.
@@ -237,7 +289,7 @@ class TemplateEstimator(PoseEstimator):
         shifts = np.zeros((1, 2))
         if metric:
             side = METRIC_SIDE * diameter / reference
-            step = np.arange(-self._shifts, self._shifts + 1) * self._shift * diameter / reference
+            step = np.arange(-shifts_aside, shifts_aside + 1) * self._shift * diameter / reference
             shifts = np.stack(np.meshgrid(step, step), -1).reshape(-1, 2)
         camera = SightCamera.towards(u, v, intrinsics_px, reference, side)
         turns = self._turns if turned else 1
@@ -249,10 +301,11 @@ class TemplateEstimator(PoseEstimator):
         templates = self._templates(known, "metric" if metric else "round")
         score, behind = compare(query, templates, diameter)
         apart = 0.8 * min(np.sqrt(4 * np.pi / self._views), 2 * np.pi / self._turns)
-        poses, which, _ = best_poses(score, behind, templates, camera, turns, shifts, self._hypotheses, apart)
+        poses, which, best = best_poses(score, behind, templates, camera, turns, shifts, self._hypotheses, apart)
         if turned:
-            return poses
-        return np.concatenate([self._matched(query, templates, which[:_MATCHED], camera, deep, diameter), poses])
+            return poses, best
+        matched = self._matched(query, templates, which[:_MATCHED], camera, deep, diameter)
+        return np.concatenate([matched, poses]), best
 
     def _searched(
         self,
@@ -260,7 +313,7 @@ class TemplateEstimator(PoseEstimator):
         depth_m: NDArray[np.float32],
         mask: NDArray[np.bool_],
         intrinsics_px: FloatArray,
-        known: _Known,
+        known: Known,
         poses: FloatArray,
     ) -> FloatArray:
         """Hypotheses of a picture without depth: the best first, moved to where they look most like it."""

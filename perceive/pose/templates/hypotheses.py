@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from perceive.pose.estimate import PoseEstimate
+from perceive.pose.model import ObjectModel
 from sensors.geometry import FloatArray, axis_angle_to_matrix
 
 _SAME_RAD, _SAME_SHARE = 0.12, 0.03  # hypotheses nearer than this, the distance as a share of the diameter, are one
@@ -51,6 +53,20 @@ def different(camera_from_object: FloatArray, middle_m: FloatArray, diameter_m: 
         if not near[number, kept].any():
             kept.append(number)
     return np.asarray(kept, np.int64)
+
+
+def apart(found: list[PoseEstimate], model: ObjectModel) -> list[PoseEstimate]:
+    """Without those whose object is where a better one's is; best first."""
+    middle = (model.low_m + model.high_m) / 2
+    least = max(0.5 * float((model.high_m - model.low_m).min()), 0.1 * model.diameter_m)
+    out: list[PoseEstimate] = []
+    places: list[FloatArray] = []
+    for one in found:
+        place = one.camera_from_object[:3, :3] @ middle + one.camera_from_object[:3, 3]
+        if all(np.linalg.norm(place - other) > least for other in places):
+            out.append(one)
+            places.append(place)
+    return out
 
 
 def rough_covariance(camera_from_object: FloatArray, diameter_m: float) -> FloatArray:

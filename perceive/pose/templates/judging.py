@@ -13,6 +13,8 @@ from perceive.pose.templates.features import colour_features
 from sensors.geometry import FloatArray
 
 _COLOUR_SHARE = 0.4  # how much of a pixel's agreement is its colour
+_UNSEEN = 0.3  # how much a hidden pixel, or one without depth, counts against a pose
+_SAME_TOLERANCES = 4.0  # within so many tolerances, what is seen may be the object
 
 
 @final
@@ -86,6 +88,74 @@ class Judge:
         fault = there & ~inside & ~hidden
         total = inside.sum() + fault.sum((1, 2))
         return np.asarray((agrees * (there & inside)).sum((1, 2)) / np.maximum(total, 1), np.float64)
+
+    def score_alone(
+        self,
+        rgb: NDArray[np.uint8],
+        depth_m: NDArray[np.float32],
+        standing: NDArray[np.bool_],
+        camera_from_object: FloatArray,
+        intrinsics_px: FloatArray,
+    ) -> FloatArray:
+        """Float64 [N] in 0 to 1 without any mask, so that poses from different places of a picture compare.
+
+        Every pixel of a rendering has a say. It agrees by its depth and its colour. One through which something behind
+        it was seen counts twice against the pose. One hidden by something nearer, and one without a measured depth,
+        count a little: a pose of which hardly anything is seen has little to show for itself. What was seen of the
+        table is not the object, though the two are near each other where it stands.
+
+        Args:
+            rgb: [H, W, 3].
+            depth_m: [H, W], 0 = unknown.
+            standing: bool [H, W], what is not the table.
+            camera_from_object: [N, 4, 4], near each other in the picture.
+            intrinsics_px: fx fy cx cy.
+        """
+        height, width = standing.shape
+        poses = np.asarray(camera_from_object, np.float64).reshape(-1, 4, 4)
+        far = max(float(np.median(poses[:, 2, 3])), 1e-3)
+        step = max(1, round(float(intrinsics_px[0]) * self._renderer.model.diameter_m / far / self._pixels))
+        first = (step - 1) // 2
+        fx, fy, cx, cy = (float(x) for x in intrinsics_px)
+        camera = np.array([fx / step, fy / step, (cx - first) / step, (cy - first) / step])
+        rows, columns = np.arange(first, height, step), np.arange(first, width, step)
+        box = self._renderer.box(poses, camera, len(rows), len(columns))
+        if box is None:
+            return np.zeros(len(poses))
+        grid = np.ix_(rows[box[1] : box[3]], columns[box[0] : box[2]])
+        seen, stands = np.nan_to_num(depth_m[grid], posinf=0.0, neginf=0.0), standing[grid]
+        drawn = self._renderer.render(poses, camera, box)
+        there = drawn.depth_m > 0
+        known = there & (seen > 0)
+        apart = np.where(known, drawn.depth_m - seen, 0.0)
+        near = 1.0 / (1.0 + (apart / self._tolerance_m) ** 2)
+        hidden = known & (apart > 2 * self._tolerance_m)
+        front = known & (apart < -2 * self._tolerance_m)
+        shown = known & ~hidden
+        colour = self._colours(rgb[grid], stands, drawn.rgb, shown & stands)
+        agrees = near * (1 - _COLOUR_SHARE + _COLOUR_SHARE * colour) * np.where(stands, 1.0, 0.3)
+        weight = np.where(front, 2.0, np.where(shown, np.where(stands, 1.0, 0.6), np.where(there, _UNSEEN, 0.0)))
+        good = (np.where(front, 0.0, weight) * agrees * shown).sum((1, 2))
+        return np.asarray(good / np.maximum(weight.sum((1, 2)), 1e-6), np.float64)
+
+    def shown(
+        self,
+        depth_m: NDArray[np.float32],
+        standing: NDArray[np.bool_],
+        camera_from_object: FloatArray,
+        intrinsics_px: FloatArray,
+    ) -> NDArray[np.bool_]:
+        """Bool [H, W], where a pose [4, 4] and the depth agree roughly: the mask that the hypothesis itself says."""
+        out = np.zeros(standing.shape, np.bool_)
+        box = self._renderer.box(camera_from_object, intrinsics_px, *standing.shape)
+        if box is None:
+            return out
+        part = (slice(box[1], box[3]), slice(box[0], box[2]))
+        drawn = self._renderer.depth(camera_from_object, intrinsics_px, box)[0]
+        seen = np.nan_to_num(depth_m[part], posinf=0.0, neginf=0.0)
+        apart = np.abs(drawn - seen)
+        out[part] = (drawn > 0) & (seen > 0) & (apart < _SAME_TOLERANCES * self._tolerance_m) & standing[part]
+        return out
 
     def _colours(
         self,

@@ -15,7 +15,7 @@ from perceive.pose.estimators.templates import TemplateEstimator
 from perceive.pose.templates.features import BackboneFeatures
 from sensors.errors import DataError, SpecError
 from tests.contracts import CONF, load_plain
-from tests.perceive.pose.templates.scene import bracket, drill, look, mssd, mug, painted_box, picture, shot
+from tests.perceive.pose.templates.scene import bracket, drill, look, mssd, mug, objects, painted_box, picture, shot
 from tests.perceive.pose.test_proposals import table_scene
 
 
@@ -112,3 +112,22 @@ def test_the_config_states_every_argument() -> None:
     made = build(config, models={1: bracket()})
     assert isinstance(made, TemplateEstimator)
     assert made.numbers == (1,)
+
+
+def test_in_a_heap_each_object_is_found_without_a_mask() -> None:
+    heap = [(1, -0.065, 0.0), (4, 0.07, 0.0), (5, 0.0, 0.05)]
+    frame, poses = table_scene(heap)
+    models = {which: objects()[which] for which, _, _ in heap}
+    estimator = TemplateEstimator({m.number: m for m in models.values()})
+    for (which, _, _), truth in zip(heap, poses, strict=True):
+        model = models[which]
+        found = estimator.estimate(frame, model.number, None)
+        assert len(found) == 1
+        assert mssd(model, found[0].camera_from_object, truth) < 0.1 * model.diameter_m
+        assert found[0].covariance is not None
+    # The same estimator, the same arrays, another picture in them.
+    empty, _ = table_scene([])
+    assert estimator.estimate(empty, 2, None) == []
+    frame.depth_m[:] = empty.depth_m
+    frame.rgb[:] = empty.rgb
+    assert estimator.estimate(frame, 2, None) == []
