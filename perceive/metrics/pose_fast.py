@@ -26,6 +26,7 @@ from sensors.geometry import FloatArray, invert, transform_points
 _ALL_AT_ONCE = 1 << 14  # symmetries x vertices below which bounds do not pay
 _CHUNK = 1 << 20  # vertices of all pairs worked on at a time
 _DIRECTIONS = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)], np.float64)
+_QUERIES = 500_000  # points that are asked about at once
 
 
 @final
@@ -144,13 +145,17 @@ class PoseErrors:
         """Metres [N], as :func:`perceive.metrics.pose_errors.adi`."""
         found, true = self._pairs(estimate, truth)
         out = np.empty(len(found))
-        for number, (one, other) in enumerate(zip(found, true, strict=True)):
-            target = transform_points(other, self._vertices)
-            if np.allclose(one[:3, :3] @ one[:3, :3].T, np.eye(3), rtol=0.0, atol=1e-9):
-                nearest, _ = self._tree.query(transform_points(invert(one), target))
-            else:  # rounded in a file: distances are not the same in both frames
-                nearest, _ = cKDTree(transform_points(one, self._vertices)).query(target)
-            out[number] = nearest.mean()
+        turn = found[:, :3, :3]
+        rigid = np.isclose(turn @ turn.transpose(0, 2, 1), np.eye(3), rtol=0.0, atol=1e-9).all((1, 2))
+        whole, block = np.flatnonzero(rigid), max(1, _QUERIES // len(self._vertices))
+        for start in range(0, len(whole), block):  # one query for many pairs, on all cores
+            some = whole[start : start + block]
+            local = [transform_points(invert(found[k]) @ true[k], self._vertices) for k in some]
+            nearest, _ = self._tree.query(np.concatenate(local), workers=-1)
+            out[some] = nearest.reshape(len(some), -1).mean(1)
+        for k in np.flatnonzero(~rigid):  # rounded in a file: distances are not the same in both frames
+            tree = cKDTree(transform_points(found[k], self._vertices))
+            out[k] = tree.query(transform_points(true[k], self._vertices))[0].mean()
         return out
 
     def add_or_adi(self, estimate: ArrayLike, truth: ArrayLike) -> FloatArray:

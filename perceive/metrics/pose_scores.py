@@ -33,8 +33,8 @@ from perceive.metrics.pose_groups import (
     pair_errors,
 )
 from perceive.metrics.pose_matching import area_under_recall, average_precision, by_score, match
-from perceive.metrics.pose_vsd import DELTA_M, TAUS, VisibleSurface
-from perceive.pose.raster import MeshRenderer
+from perceive.metrics.pose_vsd import DELTA_M, TAUS, Drawn, VisibleSurface
+from perceive.pose.raster import Box, MeshRenderer
 from sensors.errors import DataError
 from sensors.geometry import FloatArray
 
@@ -44,6 +44,7 @@ MILLIMETRES = np.arange(2.0, 21.0, 2.0)
 ADD_SHARE = 0.1  # of the diameter
 AUC_M = 0.1
 LEAST_VISIBLE = 0.1  # instances that show less of themselves are neither asked for nor punished (BOP 2024)
+_TOGETHER = 32  # pictures that are in memory at once
 MOST_ESTIMATES = 100  # per picture (BOP 2024)
 
 
@@ -274,30 +275,58 @@ def _calculators(dataset: ScoredDataset, groups: Sequence[Group]) -> dict[int, P
 
 
 def _surface_errors(dataset: ScoredDataset, groups: Sequence[Group], threads: int, delta_m: float) -> list[FloatArray]:
-    """VSD [T, E, G] of each group; the depth of a picture is read once, each true pose is rendered once."""
+    """VSD [T, E, G] of each group; the depth of a picture is read once, each pose is rendered once."""
     out: list[FloatArray] = [np.zeros((len(TAUS), *group.shape)) for group in groups]
-    renderers: dict[int, MeshRenderer] = {}
-    corners: dict[int, FloatArray] = {}
     pictures: dict[Any, list[int]] = {}
     for i, group in enumerate(groups):
         if min(group.shape):
             pictures.setdefault(group.key, []).append(i)
-    for key, mine in pictures.items():
-        depth, lens = dataset.depth_m(key), dataset.intrinsics_px(key)
-        for i in mine:
+    renderers = {n: MeshRenderer(dataset.models[n], threads) for n in sorted({group.number for group in groups})}
+    corners = {number: hull_corners(renderer.model.vertices_m) for number, renderer in renderers.items()}
+    keys = list(pictures)
+    for start in range(0, len(keys), _TOGETHER):
+        surfaces: dict[int, VisibleSurface] = {}
+        for key in keys[start : start + _TOGETHER]:
+            depth, lens = dataset.depth_m(key), dataset.intrinsics_px(key)
+            for i in pictures[key]:
+                number = groups[i].number
+                surfaces[i] = VisibleSurface(renderers[number], depth, lens, delta_m=delta_m, corners_m=corners[number])
+        drawn = _drawn(dataset, groups, surfaces, renderers)
+        for i, surface in surfaces.items():
             group = groups[i]
-            if group.number not in renderers:
-                renderers[group.number] = MeshRenderer(dataset.models[group.number], threads)
-                corners[group.number] = hull_corners(dataset.models[group.number].vertices_m)
-            hull = corners[group.number]
-            surface = VisibleSurface(renderers[group.number], depth, lens, delta_m=delta_m, corners_m=hull)
             for there, pose in enumerate(group.truth):
                 if not group.valid[there]:
                     out[i][:, :, there] = np.inf  # may not be found
                     continue
-                truth = surface.truth(pose)
+                truth = surface.truth(pose, drawn[i, len(group.estimate) + there])
                 for here, estimate in enumerate(group.estimate):
-                    out[i][:, here, there] = surface.vsd(estimate, truth)
+                    out[i][:, here, there] = surface.vsd(estimate, truth, drawn[i, here])
+    return out
+
+
+def _drawn(
+    dataset: ScoredDataset,
+    groups: Sequence[Group],
+    surfaces: Mapping[int, VisibleSurface],
+    renderers: Mapping[int, MeshRenderer],
+) -> dict[tuple[int, int], Drawn]:
+    """(group, which of its estimates and then of its truths) -> its picture; those of one object are cast together."""
+    out: dict[tuple[int, int], Drawn] = {}
+    wanted: dict[int, list[tuple[tuple[int, int], Box, FloatArray, FloatArray]]] = {}
+    for i, surface in surfaces.items():
+        group = groups[i]
+        lens = np.asarray(dataset.intrinsics_px(group.key), np.float64)
+        asked = np.concatenate([np.ones(len(group.estimate), bool), group.valid])
+        for which, pose in enumerate(np.concatenate([group.estimate, group.truth])):
+            box = surface.box(pose) if asked[which] else None
+            if box is None:
+                out[i, which] = None, np.zeros((0, 0))
+            else:
+                wanted.setdefault(group.number, []).append(((i, which), box, pose, lens))
+    for number, some in wanted.items():
+        names, boxes, poses, lenses = zip(*some, strict=True)
+        depths = renderers[number].depths(np.stack(poses), np.stack(lenses), boxes)
+        out.update({name: (box, depth) for name, box, depth in zip(names, boxes, depths, strict=True)})
     return out
 
 

@@ -10,7 +10,7 @@ et al., "BOP Challenge 2020 on 6D Object Localization", ECCV workshops 2020.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -100,6 +100,10 @@ def projections_overlap(diameter_m: float, estimate: ArrayLike, truth: ArrayLike
     return bool(apart < 0.5 * diameter_m * (1.0 / one[2] + 1.0 / other[2]))
 
 
+# A box, or None for out of view, and the depth in it.
+Drawn = tuple[Box | None, NDArray[np.floating[Any]]]
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class TrueSurface:
@@ -163,19 +167,26 @@ class VisibleSurface:
         if self._depth.ndim != 2 or not self._depth.size:
             raise SensorError("VisibleSurface", "depth [H, W]", f"{self._depth.shape}", "Pass z in metres per pixel.")
 
-    def truth(self, camera_from_object: ArrayLike) -> TrueSurface:
-        """The object in its true pose [4, 4], to be used for all estimates of it."""
+    def box(self, camera_from_object: ArrayLike) -> Box | None:
+        """The part of the picture that is rendered for a pose [4, 4]; None = it is out of view."""
+        pose = checked_pose("pose", camera_from_object)
+        height, width = self._depth.shape
+        box = self._renderer.box(pose, self._intrinsics, height, width)
+        return box if box is None or self._corners is None else self._closer(pose, box)
+
+    def truth(self, camera_from_object: ArrayLike, drawn: Drawn | None = None) -> TrueSurface:
+        """The object in its true pose [4, 4], to be used for all estimates of it; ``drawn`` if it is rendered."""
         pose = checked_pose("truth", camera_from_object)
-        box, distance = self._render(pose)
+        box, distance = self._render(pose, drawn)
         seen = np.zeros((0, 0), np.bool_) if box is None else visible(self._test(box), distance, self._delta_m)
         return TrueSurface(pose, box, distance, seen)
 
-    def vsd(self, estimate: ArrayLike, truth: TrueSurface) -> FloatArray:
-        """One value per tau [T] of an estimated pose [4, 4], as :func:`vsd`."""
+    def vsd(self, estimate: ArrayLike, truth: TrueSurface, drawn: Drawn | None = None) -> FloatArray:
+        """One value per tau [T] of an estimated pose [4, 4], as :func:`vsd`; ``drawn`` if it is rendered already."""
         pose = checked_pose("estimate", estimate)
         if self._shortcut and not projections_overlap(self._diameter, pose, truth.camera_from_object):
             return np.ones(len(self._taus))
-        box, distance = self._render(pose)
+        box, distance = self._render(pose, drawn)
         union = int(truth.seen.sum())
         if box is None:
             return _cost(np.zeros(0), union, self._taus, self._diameter)
@@ -189,14 +200,12 @@ class VisibleSurface:
             apart = np.abs(truth.distance_m[there][both] - distance[here][both])
         return _cost(apart, union + int(guessed.sum()) - len(apart), self._taus, self._diameter)
 
-    def _render(self, pose: FloatArray) -> tuple[Box | None, FloatArray]:
-        height, width = self._depth.shape
-        box = self._renderer.box(pose, self._intrinsics, height, width)
-        if box is not None and self._corners is not None:
-            box = self._closer(pose, box)
-        if box is None:
-            return None, np.zeros((0, 0))
-        return box, distance_image(self._renderer.depth(pose, self._intrinsics, box)[0], self._intrinsics, box)
+    def _render(self, pose: FloatArray, drawn: Drawn | None) -> Drawn:
+        if drawn is None:
+            box = self.box(pose)
+            drawn = box, np.zeros((0, 0)) if box is None else self._renderer.depth(pose, self._intrinsics, box)[0]
+        box, depth = drawn
+        return drawn if box is None else (box, distance_image(depth, self._intrinsics, box))
 
     def _closer(self, pose: FloatArray, box: Box) -> Box | None:
         """The part of a box that holds the projected hull; the box itself if something is beside or behind the eye."""

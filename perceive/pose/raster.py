@@ -6,6 +6,7 @@ acceleration structure of a mesh is built once for all poses and pictures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -83,6 +84,36 @@ class MeshRenderer:
         """Depth only, float32 [N, h, w] as in :class:`Rendering`; the fast path."""
         distance = self._cast(camera_from_object, intrinsics_px, box)["t_hit"].numpy()
         return np.where(np.isfinite(distance), distance, np.float32(0))
+
+    def depths(self, poses: FloatArray, intrinsics_px: FloatArray, boxes: Sequence[Box]) -> list[NDArray[np.float32]]:
+        """Depth of many poses, each in a box and by a camera of its own, cast together: small boxes cost little then.
+
+        Args:
+            poses: [N, 4, 4], camera_from_object.
+            intrinsics_px: [N, 4].
+            boxes: N parts of pictures, none of them empty.
+
+        Returns:
+            float32 [h, w] for each, as :meth:`depth`.
+        """
+        sizes = [(bottom - top, right - left) for left, top, right, bottom in boxes]
+        ends = np.cumsum([0, *(h * w for h, w in sizes)])
+        six = np.empty((int(ends[-1]), 6), np.float32)
+        for pose, camera, box, (h, w), first, last in zip(
+            poses, intrinsics_px, boxes, sizes, ends[:-1], ends[1:], strict=True
+        ):
+            back = invert(pose)
+            fx, fy, cx, cy = camera
+            u = ((np.arange(box[0], box[2]) - cx) / fx).astype(np.float32)
+            v = ((np.arange(box[1], box[3]) - cy) / fy).astype(np.float32)
+            turn = back[:3, :3].astype(np.float32)
+            part = six[first:last].reshape(h, w, 6)
+            part[..., :3] = back[:3, 3]
+            for axis, (along, down, ahead) in enumerate(turn):
+                np.add(u * along, (v * down + ahead)[:, None], out=part[..., 3 + axis])
+        distance = self._scene.cast_rays(self._core.Tensor(six), self._threads)["t_hit"].numpy()
+        distance[~np.isfinite(distance)] = 0
+        return [distance[a:b].reshape(size) for a, b, size in zip(ends[:-1], ends[1:], sizes, strict=True)]
 
     def render(self, camera_from_object: ArrayLike, intrinsics_px: ArrayLike, box: Box) -> Rendering:
         """Everything.
