@@ -230,8 +230,7 @@ class _Run:
                 cut_m *= _TIGHTER
                 if not len(active):
                     break
-            fitted = self._settle(best, 0 if not steps else _LAST_STEPS, reach_m)
-            rows, residual, distance, seen, slant = self._from_triangles(best)
+            fitted, (rows, residual, distance, seen, slant) = self._settle(best, steps > 0, reach_m)
             covariance[best] = pose_covariance(rows, residual, fitted, self.size_m, self.hidden, slant)
             inlier = seen & (distance <= reach_m)
             share[best] = inlier.double().mean(1)
@@ -243,14 +242,17 @@ class _Run:
         found = invert_rigid(rigid(turn, shift))
         return Refined(found, rmse, share, about_origin(covariance, self.middle), done)
 
-    def _settle(self, best: Tensor, steps: int, reach_m: float) -> Tensor:
-        """Last steps without the points that noise may have moved across a sharp edge; the weights [A, P] that remain.
+    def _settle(self, best: Tensor, move: bool, reach_m: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Last steps without the points that noise may have moved across a sharp edge; weights [A, P] and pairs.
 
         Such a point is paired with the wrong face whatever the pose is, which pulls the pose and makes it look surer
         than it is. Where most points lie so near to edges, all of them stay: a thin object has no others.
         """
-        rows, residual, distance, seen, slant = self._from_triangles(best)
+        pairs = self._from_triangles(best)
+        _, residual, distance, seen, slant = pairs
         fitted, _ = self._fitted(residual, distance, seen, reach_m, 0.0)
+        if not self.planes.creased:
+            return fitted, pairs
         moved = self.point @ self.turn[best].transpose(1, 2) + self.shift[best][:, None]
         # How far noise may have moved a point: along its ray, a residual is that times the slant's cosine.
         along = residual.abs() / slant.sqrt().clamp_min(_STEEP)
@@ -258,10 +260,10 @@ class _Run:
         inside = fitted * (self.planes.from_crease(moved) > _CLEAR * noise[:, None])
         enough = inside.sum(1) >= torch.clamp(_MOST_LEFT * fitted.sum(1), min=4.0 * LEAST_POINTS)
         fitted = torch.where(enough[:, None], inside, fitted)
-        for _ in range(steps):
-            self._move(best, self._gauss_newton(rows, residual, fitted))
-            rows, residual, _, _, _ = self._from_triangles(best)
-        return fitted
+        for _ in range(_LAST_STEPS if move else 0):
+            self._move(best, self._gauss_newton(pairs[0], pairs[1], fitted))
+            pairs = self._from_triangles(best)
+        return fitted, pairs
 
     def _from_table(self, active: Tensor, count: int, reach_m: float) -> tuple[Tensor, Tensor]:
         """Weighted rows float32 [A, C, 7] (six derivatives and the residual) and weights [A, C] of 0 or 1."""

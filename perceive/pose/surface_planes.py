@@ -125,6 +125,11 @@ class SurfacePlanes:
             torch.from_numpy(distance).view(shape).to(device),
         )
 
+    @property
+    def creased(self) -> bool:
+        """Whether the surface has sharp edges or borders."""
+        return self._rim is not None
+
     def from_crease(self, local_m: Tensor) -> Tensor:
         """Distances [...] of places float64 [..., 3] to the nearest sharp edge or border; infinite if there is none."""
         shape, device = local_m.shape[:-1], local_m.device
