@@ -29,9 +29,9 @@ from sensors.errors import DataError, SpecError
 
 RESULT_FILE, REPORT_FILE, ESTIMATES_FILE = "result.json", "report.html", "estimates.csv"
 SETTINGS_FILE, PARTIAL_FILE = "settings.json", "estimates.jsonl"
-# What is estimated depends on these settings; an interrupted run goes on only if they are the same.
+# What is estimated depends on these settings: only if they are the same are earlier estimates kept.
 DECISIVE = ("data", "split", "models", "pose", "checkpoint", "references",
-    "reference_views", "masks", "limit", "depth_noise_m", "drop_depth", "zoom", "gain", "tint",
+    "reference_views", "masks", "depth_noise_m", "drop_depth", "zoom", "gain", "tint",
             "seed")  # fmt: skip
 
 

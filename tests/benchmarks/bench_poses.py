@@ -28,7 +28,7 @@ from policies.checkpoint import checkpoint_folders, find_checkpoint
 
 FIRST, PICTURES = 1_000_000, 100
 TRAINED_ON = 400  # scenes of three pictures
-ROBUST = "limit=40"  # pictures of the arms that only ask what survives
+ROBUST = "limit=40"  # pictures of the arms that only ask what survives, or take long
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Arm:
 NETWORK = ("pose=instance", "masks=true")
 ARMS = {
     "known objects, network, masks given": Arm("objects", NETWORK, 0.85),
-    "known objects, network, objects to be found": Arm("objects", ("pose=instance", "masks=false"), 0.85),
+    "known objects, network, objects to be found": Arm("objects", ("pose=instance", "masks=false", ROBUST), 0.85),
     "new objects, templates, masks given": Arm("objects_new", ("pose=templates", "masks=true"), 0.7),
     "new objects, templates, objects to be found": Arm("objects_new", ("pose=templates", "masks=false"), 0.7),
     "new objects, FPFH + RANSAC + ICP, masks given": Arm("objects_new", ("pose=classic", "masks=true")),
