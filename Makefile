@@ -10,7 +10,7 @@ ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := sensors perceive envs policies conf tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes touch points results clean
+.PHONY: help install system-libraries demo test test-slow check format bench ablations keyframes touch points poses results clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_points --out results/points_ops.json
 	$(BIN)/python -m tests.benchmarks.bench_registration --out results/registration.json
 	$(BIN)/python -m tests.benchmarks.bench_lidar_encoders --out results/lidar_encoders.json
+	$(BIN)/python -m tests.benchmarks.bench_pose_metrics --out results/pose_metrics.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_pose_refine --out results/pose_refine.json
+	$(BIN)/python -m tests.benchmarks.bench_pose_tracking --out results/pose_tracking.json
 
 keyframes: $(STAMP) ## train and evaluate key poses and two rivals on four tasks (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_keyframes
@@ -84,6 +87,11 @@ points: $(STAMP) ## learn from point clouds: labels, boxes, shapes, registration
 	$(BIN)/python -m tests.benchmarks.bench_point_learning
 	$(BIN)/python -m tests.benchmarks.bench_learned_registration --out results/learned_registration.json
 	$(BIN)/python -m tests.benchmarks.bench_cloud_policy
+
+poses: $(STAMP) ## 6D poses: train, estimate, few-shot, pick a named object (hours; goes on where it was interrupted)
+	$(BIN)/python -m tests.benchmarks.bench_poses
+	$(BIN)/python -m tests.benchmarks.bench_pose_few_shot --data runs/scenes/objects_new_1000000 --arms "fused templates"
+	$(BIN)/python -m tests.benchmarks.bench_pick_by_pose
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_ablations

@@ -110,7 +110,9 @@ def render_cloud_report(report: CloudReport) -> str:
         *(_table(table) for table in report.tables),
     ]
     if report.panels:
-        pieces.append(f"<h2>{_text(report.shown)}, worst first</h2>" + "".join(_panel(panel) for panel in report.panels))
+        pieces.append(
+            f"<h2>{_text(report.shown)}, worst first</h2>" + "".join(_panel(panel) for panel in report.panels)
+        )
     pieces.append(f"<h2>Facts</h2><table>{facts}</table>")
     pieces.append(f"<h2>Config</h2><pre>{_text(json.dumps(report.config, indent=1, default=str))}</pre></html>")
     return "\n".join(pieces)
