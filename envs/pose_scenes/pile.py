@@ -48,7 +48,7 @@ def drop(
     spread_m: float,
     rng: np.random.Generator,
 ) -> Rested:
-    """Put up a table in an empty world and drop the objects on it, within ``spread_m``; what falls off is taken away."""
+    """Put up a table in an empty world and drop objects on it, within ``spread_m``; what falls off is taken away."""
     table = world.add_box(
         TABLE_HALF_M, (0.0, 0.0, -TABLE_HALF_M[2]), mass_kg=0.0, rgba=(1.0, 1.0, 1.0, 1.0), friction=0.8
     )
