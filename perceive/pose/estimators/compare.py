@@ -130,14 +130,19 @@ class CompareEstimator(PoseEstimator):
         starts = np.concatenate([one.camera_from_object[None], one.others.reshape(-1, 4, 4)])[: self._hypotheses]
         poses, scores = self.refine(frame, one.number, starts)
         covariances: list[FloatArray | None] = [None] * len(poses)
-        best = poses[int(np.argmax(scores))]
-        points = self._points_of(frame, renderer, best, mask)
-        if self._points and len(points) >= _LEAST_POINTS:
-            refined = refiner.refine(torch.from_numpy(points), torch.from_numpy(poses))
-            there = refined.camera_from_object.cpu().numpy()
-            poses = np.concatenate([there, poses])
-            scores = np.concatenate([self._reader.read(frame, renderer, there)[1], scores])
-            covariances = [*refined.covariance.cpu().numpy(), *covariances]
+        measured, sure = poses, scores
+        # Without a mask the points are those where the drawn object is, so they are gathered anew from a better pose.
+        for _ in range(1 if mask is not None else 2):
+            points = self._points_of(frame, renderer, measured[int(np.argmax(sure))], mask)
+            if not self._points or len(points) < _LEAST_POINTS:
+                break
+            refined = refiner.refine(torch.from_numpy(points), torch.from_numpy(measured))
+            measured = refined.camera_from_object.cpu().numpy()
+            sure = self._reader.read(frame, renderer, measured)[1]
+            covariances = list(refined.covariance.cpu().numpy())
+        if covariances[0] is not None:
+            covariances = covariances + [None] * len(poses)
+            poses, scores = np.concatenate([measured, poses]), np.concatenate([sure, scores])
         order = np.argsort(-scores, kind="stable")
         first, rest = int(order[0]), order[1 : 1 + self._others]
         return PoseEstimate(

@@ -137,8 +137,9 @@ def test_noise_and_pictures_change_nothing_else(made: list[ObjectScene]) -> None
 
 
 def test_what_falls_off_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pile, "SPREAD_M", 1.0)  # half of the table's edge: most objects miss it
-    scenes = ObjectScenes(0, NAMES, **{**SMALL, "fewest": 6, "most": 6, "views": 1, "width": 40, "height": 30})
+    monkeypatch.setattr(pile, "TABLE_HALF_M", (0.15, 0.15, 0.02))  # smaller than where they fall: most objects miss it
+    few = {"fewest": 6, "most": 6, "views": 1, "width": 40, "height": 30, "spread_m": 0.2}
+    scenes = ObjectScenes(0, NAMES, **{**SMALL, **few})
     try:
         found = [scenes.scene(number) for number in range(3)]
     finally:
