@@ -10,11 +10,13 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sensors.errors import WiringError, nearest
 
 TARGET = "_target_"
+PARTIAL = "_partial_"
 OWN_PREFIXES = ("perceive.", "sensors.", "envs.", "policies.")
 
 
@@ -37,7 +39,8 @@ def build(
     """The object that ``config`` describes; nested ``_target_`` dicts are built first.
 
     Args:
-        config: ``{"_target_": "package.module.Class", argument: value, ...}``.
+        config: ``{"_target_": "package.module.Class", argument: value, ...}``; with ``"_partial_": True`` nothing is
+            called yet, and what comes back takes the arguments that are left (``functools.partial``).
         allow: import-path prefixes allowed besides this project's own, e.g. ``("my_robot.",)``.
         where: what is being built, for errors.
         offered: arguments that are passed only if the target takes them.
@@ -50,7 +53,9 @@ def build(
         raise WiringError(where, f"a '{TARGET}' entry", f"the keys {sorted(config)}", "Name the class to build.")
     target = resolve(str(config[TARGET]), allow=allow, where=where)
     arguments = {
-        key: _build_value(value, allow, f"{where}.{key}") for key, value in config.items() if key != TARGET
+        key: _build_value(value, allow, f"{where}.{key}")
+        for key, value in config.items()
+        if key not in (TARGET, PARTIAL)
     } | extra
     known = inspect.signature(target).parameters
     arguments |= {name: value for name, value in (offered or {}).items() if name in known}
@@ -59,6 +64,8 @@ def build(
             raise WiringError(
                 where, f"an argument of {config[TARGET]}: {sorted(known)}", f"'{name}'", nearest(name, known)
             )
+    if config.get(PARTIAL):
+        return partial(target, **arguments)
     for name, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise WiringError(where, f"a value for '{name}' of {config[TARGET]}", "nothing", f"Add '{name}'.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
 
-from sensors.action import Action
+from sensors.action import Action, ActionSpec
 from sensors.observation import Observation
 
 
@@ -25,3 +28,15 @@ class Policy(ABC):
         Raises:
             WiringError: the observation is not of the sensors that this policy needs.
         """
+
+
+@final
+@dataclass(frozen=True)
+class PolicyFor:
+    """How to make a policy that has to be told the robot's actions, as a trained one is not.
+
+    Attributes:
+        make: robot's actions -> policy.
+    """
+
+    make: Callable[[ActionSpec], Policy]

@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from perceive.results import wilson_interval
-from policies.base import Policy
+from policies.base import Policy, PolicyFor
 from policies.rollout import EpisodeResult, robot_of, rollout
 from sensors.errors import SensorError, SpecError
 from sensors.spec import Json
 
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
-MakePolicy = Callable[[], Policy]
+MakePolicy = Callable[[], Policy] | PolicyFor
 _Answer = tuple[int, EpisodeResult] | Exception
 
 
@@ -107,7 +107,8 @@ def evaluate(
     Args:
         make_env: makes the environment; with more than one worker it must be picklable, e.g.
             ``functools.partial(build, config)``.
-        make_policy: makes the policy, picklable likewise, e.g. ``functools.partial(LearnedPolicy.load, path)``.
+        make_policy: makes the policy, picklable likewise, e.g. ``functools.partial(LearnedPolicy.load, path)``; a
+            :class:`policies.base.PolicyFor` is told the environment's actions.
         seeds: one episode each.
         workers: processes, each with one torch thread (also with 1, which stays in this process).
         disabled: sensors to unplug.
@@ -151,7 +152,8 @@ def _episodes(task: _Task, work: Iterator[tuple[int, int]]) -> Iterator[tuple[in
     env = task.make_env()
     try:
         robot_of(env).rig.disable(task.disabled)
-        policy = task.make_policy()
+        known = task.make_policy
+        policy = known.make(robot_of(env).action_spec) if isinstance(known, PolicyFor) else known()
         for place, seed in work:
             film = task.film if seed in task.film_seeds else ()
             yield place, rollout(env, policy, seed, task.max_steps, film=film)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import final
@@ -84,7 +84,7 @@ class PosePick(Policy):
 
     Args:
         spec: the environment's actions, end-effector poses with rotation and gripper.
-        estimator: knows the models by their numbers.
+        estimator: knows the models by their numbers; or what makes one of ``models`` (by number).
         models: the objects, by whose names instructions call them.
         target_m: where to let go [3]: the middle of the target's surface, base frame.
         gripper: None = the Franka hand.
@@ -108,8 +108,8 @@ class PosePick(Policy):
     def __init__(
         self,
         spec: ActionSpec,
-        estimator: PoseEstimator,
-        models: Sequence[ObjectModel],
+        estimator: PoseEstimator | Callable[..., PoseEstimator],
+        models: Sequence[ObjectModel] | Mapping[int, ObjectModel],
         target_m: Sequence[float],
         gripper: Gripper | None = None,
         camera: str = "front",
@@ -129,6 +129,9 @@ class PosePick(Policy):
                 "PosePick", "action mode 'ee_pose' with rotation and gripper",
                 f"'{spec.mode.value}' with {sorted(spec.parts)}", "Set action_mode: ee_pose of the environment.",
             )  # fmt: skip
+        models = tuple(models.values()) if isinstance(models, Mapping) else tuple(models)
+        if not isinstance(estimator, PoseEstimator):
+            estimator = estimator(models={model.number: model for model in models})
         self._models = {model.name: model for model in models}
         unknown = [model.number for model in models if model.number not in estimator.numbers]
         if not models or len(self._models) != len(models) or unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from perceive.build import build
 from perceive.cli.app import App, portable_command
 from perceive.cli.faults import with_faults
 from perceive.cli.key_pose_report import write_key_pose_report
-from perceive.cli.policy import env_maker, for_policy, policy_maker
+from perceive.cli.policy import env_maker, for_policy, policy_maker, skill_maker
 from perceive.cli.train import RECORDED_IN
 from perceive.results import Figure, start_clock, success_figure, write_json, write_result
 from perceive.viewing.film import write_mp4
@@ -23,6 +24,7 @@ from policies.checkpoint import checkpoint_folders, find_checkpoint
 from policies.evaluation import EvaluationResult, evaluate
 from policies.rollout import EpisodeResult
 from sensors.action import ActionMode
+from sensors.errors import SpecError
 from sensors.rig import SensorRig
 
 LOG = logging.getLogger(__name__)
@@ -39,12 +41,13 @@ def app() -> App:
     """The command as an app."""
     return App(
         "evaluate",
-        "Measure a trained policy on held-out seeds; writes result.json, episodes.json and films.",
+        "Measure a trained policy, or a skill, on held-out seeds; writes result.json, episodes.json and films.",
         (
             "perceive evaluate checkpoint=runs/train/2026-01-31_12-00-00 env=lift films=4",
             "perceive evaluate checkpoint=runs/lift disabled=[front]",
             "perceive evaluate checkpoint=runs/lift +fault@faults.front=freeze +fault@faults.wrist=drop",
             "perceive evaluate checkpoint=runs/peg shuffled=[touch_left,touch_right] shuffled_from=runs/peg_episodes",
+            "perceive evaluate skill=pick_by_pose env=pick_named films=4",
             "perceive evaluate checkpoint=runs/lift rig.sensors.front.mount_shift_m=0.1",
         ),
         job,
@@ -52,10 +55,19 @@ def app() -> App:
 
 
 def job(config: dict[str, Any]) -> None:
-    """Evaluate as the config says and print where the result is."""
+    """Evaluate as the config says and print where the result is.
+
+    Raises:
+        SpecError: neither a checkpoint nor a skill, or both.
+    """
     started = start_clock()
+    if (config["checkpoint"] is None) == (config["skill"] is None):
+        got = "neither" if config["skill"] is None else "both"
+        raise SpecError("perceive evaluate", "a checkpoint or a skill", got, "Pass checkpoint=<run> or skill=<name>.")
     warn_of_another_task(config)
-    config = {**config, "env": for_policy(config["checkpoint"], with_faults(config["env"], config["faults"]))}
+    config = {**config, "env": with_faults(config["env"], config["faults"])}
+    if config["skill"] is None:
+        config["env"] = for_policy(config["checkpoint"], config["env"])
     seeds = list(range(config["first_seed"], config["first_seed"] + config["episodes"]))
     result = evaluate_seeds(config, seeds)
     output = Path(config["output"])
@@ -73,14 +85,14 @@ def job(config: dict[str, Any]) -> None:
     without = f" without {', '.join(sorted(config['disabled']))}" if config["disabled"] else ""
     without += f" with faults of {', '.join(sorted(config['faults']))}" if config["faults"] else ""
     without += f" with {', '.join(sorted(config['shuffled']))} of other episodes" if config["shuffled"] else ""
-    about = (
-        f"A trained policy in {config['env']['task']['_target_'].rpartition('.')[2]}{without}, seeds it has not seen."
-    )
+    task = config["env"]["task"]["_target_"].rpartition(".")[2]
+    what, unseen = ("A trained policy", ", seeds it has not seen") if config["skill"] is None else ("A skill", "")
+    about = f"{what} in {task}{without}{unseen}."
     command = portable_command("evaluate")
     write_result(path, config["name"], figures, seeds, config, started=started, about=about, command=command)
     write_json(output / EPISODES_FILE, result.to_json())
     films = write_films(config, result, output)
-    page = write_key_pose_report(config, result, output) if config["films"] else None
+    page = write_key_pose_report(config, result, output) if config["films"] and config["skill"] is None else None
     low, high = result.interval
     print(
         f"success {100 * result.success_rate:.1f} % ({100 * low:.1f} to {100 * high:.1f} %) of {result.count} episodes"
@@ -101,12 +113,16 @@ def evaluate_seeds(
 
     Raises:
         DataError: no whole checkpoint at ``checkpoint``.
+        SpecError: sensors of a skill are to be shuffled.
         WiringError: the policy does not fit the environment's sensors or actions.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    path, skill = config["checkpoint"], config.get("skill")
+    if skill is not None and config.get("shuffled"):
+        raise SpecError("shuffled sensors", "a policy trained by imitation", "a skill", "Leave shuffled away.")
     return evaluate(
-        env_maker(config["checkpoint"], config["env"]),
-        policy_maker(config["checkpoint"], config),
+        partial(build, config["env"], where="env") if skill is not None else env_maker(path, config["env"]),
+        skill_maker(skill) if skill is not None else policy_maker(path, config),
         seeds,
         workers=config["workers"] or cores,
         disabled=frozenset(config["disabled"]),
@@ -133,6 +149,8 @@ def write_films(config: Mapping[str, Any], result: EvaluationResult, folder: Pat
 
 def warn_of_another_task(config: Mapping[str, Any]) -> None:
     """Say so when the policy was trained in another task than that of ``env``: it would fail without a word."""
+    if config["checkpoint"] is None:
+        return
     path = Path(config["checkpoint"])
     if not checkpoint_folders(path) and not path.name.startswith("step_"):
         return

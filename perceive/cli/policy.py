@@ -10,14 +10,26 @@ from typing import Any
 import gymnasium
 
 from perceive.build import build
-from policies.base import Policy
+from policies.base import Policy, PolicyFor
 from policies.key_pose_policy import KeyPosePolicy
 from policies.learned import LearnedPolicy, trained_mode, trained_model
 from policies.shuffled import ShuffledPolicy
-from sensors.action import ActionMode
-from sensors.errors import SpecError
+from sensors.action import ActionMode, ActionSpec
+from sensors.errors import SpecError, WiringError
 
 RL_FILE = "policy.json"  # policies.rl_policy.DESCRIPTION_FILE; that module is slow to import
+
+
+def skill_maker(skill: Mapping[str, Any]) -> PolicyFor:
+    """Makes a policy that nobody trained, of conf/skill; can be sent to another process."""
+    return PolicyFor(partial(_built, skill))
+
+
+def _built(skill: Mapping[str, Any], spec: ActionSpec) -> Policy:
+    policy = build(skill, where="skill", offered={"spec": spec})
+    if not isinstance(policy, Policy):
+        raise WiringError("skill", "a Policy", type(policy).__name__, "Choose one of conf/skill.")
+    return policy
 
 
 def policy_maker(path: str, config: Mapping[str, Any], follow: bool = False) -> Callable[[], Policy]:

@@ -79,6 +79,9 @@ def job(config: dict[str, Any]) -> None:
     if config["estimates"] is None:
         offered = {"models": dataset.models, "seed": config["seed"]}
         if config["references"] is not None:
+            if Path(config["references"]).resolve() == Path(config["data"]).resolve():
+                raise SpecError("perceive poses, references", "another folder than data", config["references"],
+                                "Pictures that are asked about may not be shown.")  # fmt: skip
             shown = PoseDataset(Path(config["references"]), "test", config["models"])
             offered["references"] = draw_references(shown, config["reference_views"], config["seed"])
         if config["checkpoint"] is not None:

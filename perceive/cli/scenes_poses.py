@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.pose_scenes.library import NUMBERS, objects
 from envs.pose_scenes.scene import ObjectScene
 from envs.pose_scenes.shape import ObjectShape
 from perceive.cli.scenes_folder import SceneFolder
 from perceive.pose.files.json_file import read_numbered
+from perceive.pose.files.model_folder import ModelFolder
 from perceive.pose.files.view import ViewKey
 from perceive.pose.files.writer import PoseWriter, WrittenInstance
 from perceive.pose.model import ObjectModel
 from perceive.pose.raster import MeshRenderer
 from perceive.pose.symmetry import ContinuousSymmetry, Symmetries
-from sensors.errors import DataError
+from sensors.errors import DataError, SpecError, nearest
 from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray
 
@@ -128,6 +131,27 @@ def object_model(shape: ObjectShape, number: int) -> ObjectModel:
     axes = [ContinuousSymmetry.make(axis, offset) for axis, offset in zip(shape.axes, shape.offsets_m, strict=True)]
     symmetries = Symmetries.make(list(shape.discrete), axes)
     return ObjectModel.make(number, shape.name, shape.vertices_m, shape.faces, shape.rgb, symmetries)
+
+
+def known_models(folder: str | None = None, names: Sequence[str] | None = None) -> dict[int, ObjectModel]:
+    """Number -> model of objects with meshes.
+
+    Args:
+        folder: of meshes in BOP's format, with ``models_info.json``; None = the objects of simulated scenes.
+        names: of the objects that are wanted; None = all.
+
+    Raises:
+        DataError: no such folder, or it is damaged.
+        SpecError: an unknown name, or one twice.
+    """
+    if folder is not None:
+        found = dict(ModelFolder(folder))
+        there = [model.name for model in found.values()]
+        for name in names or ():
+            if name not in there:
+                raise SpecError("known_models", f"objects of {there}", repr(name), nearest(name, there))
+        return {number: model for number, model in found.items() if names is None or model.name in names}
+    return {NUMBERS[shape.name]: object_model(shape, NUMBERS[shape.name]) for shape in objects(names or list(NUMBERS))}
 
 
 def silhouette(

@@ -109,6 +109,7 @@ class EvaluateSchema:
 
     Attributes:
         checkpoint: checkpoint folder, or a run folder (its newest whole checkpoint is taken).
+        skill: a policy that nobody trained (conf/skill), instead of a checkpoint.
         output: folder of the result and the films.
         result: file of the result; by default ``result.json`` in the output folder.
         name: title of the result.
@@ -130,7 +131,8 @@ class EvaluateSchema:
         rig: its sensors.
     """
 
-    checkpoint: str = MISSING
+    checkpoint: str | None = None
+    skill: Component | None = None
     output: str = MISSING
     result: str | None = None
     name: str = "evaluation"

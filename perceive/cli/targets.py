@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from perceive.build import TARGET, resolve
+from perceive.build import PARTIAL, TARGET, resolve
 from sensors.errors import WiringError, nearest
 
 Wrong = tuple[str, str, str, str]
@@ -52,7 +52,7 @@ def _check_one(config: Mapping[str, Any], where: str) -> Wrong | None:
     known = inspect.signature(target).parameters
     hints = _hints(target)
     for name, value in config.items():
-        if name == TARGET:
+        if name in (TARGET, PARTIAL):
             continue
         if name not in known:
             return place, f"an argument of {config[TARGET]}", f"'{name}'", nearest(str(name), known)

@@ -1,12 +1,56 @@
-"""What the camera of a crop measured, pixel by pixel, in the crop's frame."""
+"""Crops in heads: their side, their tokens, and what their camera measured, pixel by pixel, in the crop's frame."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from perceive.batch import BatchStream
+from perceive.encoders.base import field_shape
 from perceive.geometry import camera_rays, full_precision
+from perceive.tokens import Tokens
+from sensors.errors import WiringError, nearest
+
+
+def square_crop(
+    owner: str, sensor_spaces: Mapping[str, spaces.Dict], crop: str, other: str, patch_px: int
+) -> tuple[int, int]:
+    """Side S of a square crop, and of its grid of patches.
+
+    Args:
+        owner: of the errors.
+        sensor_spaces: frame spaces by sensor name.
+        crop: sensor with ``rgb``.
+        other: a sensor that has to be there as well.
+        patch_px: side of a patch; a multiple of 4 that divides S.
+
+    Raises:
+        WiringError: a sensor or field is missing, the crop is not square, or patches do not fill it.
+    """
+    for name in (crop, other):
+        if name not in sensor_spaces:
+            raise WiringError(owner, f"one of {sorted(sensor_spaces)}", f"'{name}'", nearest(name, sensor_spaces))
+    height, wide, _ = field_shape(owner, sensor_spaces[crop], "rgb", 3)
+    if height != wide or patch_px < 4 or patch_px % 4 or height % patch_px:
+        got = f"{height} x {wide} px in patches of {patch_px}"
+        raise WiringError(owner, "a square crop, patch_px a multiple of 4 that divides it", got, "Correct it.")
+    return height, height // patch_px
+
+
+def newest_tokens(owner: str, tokens: Tokens, name: str, count: int) -> tuple[Tensor, Tensor]:
+    """The tokens [B, count, D] of the newest frame of a sensor, and which of them are valid [B, count].
+
+    Raises:
+        WiringError: the sensor has fewer.
+    """
+    group = tokens.groups.get(name)
+    if group is None or group.stop - group.start < count:
+        got = "none" if group is None else str(group.stop - group.start)
+        raise WiringError(owner, f"{count} tokens of '{name}'", got, "Set patch_px of its encoder to that of the head.")
+    return tokens.features[:, group][:, -count:], tokens.valid[:, group][:, -count:]
 
 
 def crop_points(stream: BatchStream, size_px: int) -> tuple[Tensor, Tensor, Tensor]:

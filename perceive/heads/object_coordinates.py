@@ -10,14 +10,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from perceive.encoders.base import field_shape, grid_shape
+from perceive.encoders.base import field_shape
 from perceive.geometry import full_precision, rotation_6d_to_matrix
 from perceive.heads.base import Head, HeadContext
-from perceive.heads.crop_points import crop_points
+from perceive.heads.crop_points import crop_points, newest_tokens, square_crop
 from perceive.heads.object_coordinates_loss import nearest_truth, point_matching, region_of
 from perceive.heads.object_coordinates_net import CoordinateNet
 from perceive.heads.object_coordinates_target import PoseTarget
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 UNFITTED_M = 0.05  # half the box of an object before the head is fitted
 NUMBER, BOX, SURFACE = "number", "box_m", "surface_m"  # statistics of the object sensor that the head is fitted to
@@ -101,18 +101,12 @@ class ObjectCoordinateHead(Head):
     ) -> None:
         super().__init__()
         owner = "ObjectCoordinateHead"
-        for name in (crop, asked):
-            if name not in sensor_spaces:
-                raise WiringError(owner, f"one of {sorted(sensor_spaces)}", f"'{name}'", nearest(name, sensor_spaces))
-        height, wide, _ = field_shape(owner, sensor_spaces[crop], "rgb", 3)
-        if height != wide or patch_px < 4 or patch_px % 4:
-            raise WiringError(owner, "a square crop, patch_px a multiple of 4", f"{height} x {wide}", "Correct it.")
+        self._size, self._side = square_crop(owner, sensor_spaces, crop, asked, patch_px)
         weights = (coordinate_weight, region_weight, pose_weight, present_weight)
         if not (1 <= regions <= 64 and channels >= 1 and told >= 1) or not all(0 <= w < float("inf") for w in weights):
             got = f"regions {regions}, channels {channels}, told {told}, weights {weights}"
             raise WiringError(owner, "1 to 64 regions, channels >= 1, weights >= 0", got, "Correct them.")
-        self._crop, self._asked, self._size, self._regions = crop, asked, height, regions
-        self._side = grid_shape(owner, (height, wide), (patch_px, patch_px))[0]
+        self._crop, self._asked, self._regions = crop, asked, regions
         self._weights = weights
         count = field_shape(owner, sensor_spaces[asked], "which", 1)[0]
         self.numbers: Tensor
@@ -160,13 +154,8 @@ class ObjectCoordinateHead(Head):
         middle, half = (low + high) / 2, (high - low).norm(dim=-1) / 2  # [B, 3], [B]
         near = (points / half[:, None, None, None]).clamp(-_FAR, _FAR)
         readout = context.readouts[:, 0]
-        group = context.tokens.groups.get(self._crop)
-        if group is None or group.stop - group.start < self._side**2:
-            got = "none" if group is None else str(group.stop - group.start)
-            raise WiringError("ObjectCoordinateHead", f"{self._side**2} tokens of '{self._crop}'", got, "Set patch_px.")
-        tokens = context.tokens.features[:, group][:, -(self._side**2) :]
-        seen = context.tokens.valid[:, group][:, -(self._side**2) :, None]
-        out, shared, there = self.net(torch.where(seen, tokens, 0.0), readout, rgb, near, hit)
+        tokens, seen = newest_tokens("ObjectCoordinateHead", context.tokens, self._crop, self._side**2)
+        out, shared, there = self.net(torch.where(seen[..., None], tokens, 0.0), readout, rgb, near, hit)
         shape = (-1, 1, 1, 1)
         with full_precision(points.device):
             coordinates = middle.view(-1, 1, 1, 3) + half.view(shape) * out[..., 1:4]

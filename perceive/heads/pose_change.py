@@ -10,13 +10,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from perceive.encoders.base import field_shape, grid_shape
+from perceive.encoders.base import field_shape
 from perceive.geometry import camera_rays, full_precision, rotation_6d_to_matrix
 from perceive.heads.base import Head, HeadContext
+from perceive.heads.crop_points import newest_tokens, square_crop
 from perceive.heads.pose_change_net import CompareNet
 from perceive.heads.pose_change_target import ChangeTarget
 from perceive.pose.compare import DIAMETER_M, PoseChange
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 PATCH_PX = 8  # of the encoders of both streams
 _TURN, _SHIFT, _DEPTH = 0.5, 0.3, 0.3  # sizes of changes, for answers of order 1
@@ -95,20 +96,18 @@ class PoseChangeHead(Head):
     ) -> None:
         super().__init__()
         owner = "PoseChangeHead"
+        self._size, self._side = square_crop(owner, sensor_spaces, seen, drawn, PATCH_PX)
         for name in (seen, drawn):
-            if name not in sensor_spaces:
-                raise WiringError(owner, f"one of {sorted(sensor_spaces)}", f"'{name}'", nearest(name, sensor_spaces))
             for field, dims in (("rgb", 3), ("depth_m", 2), ("intrinsics_px", 1), ("base_from_camera", 2)):
                 field_shape(owner, sensor_spaces[name], field, dims)
         sizes = [field_shape(owner, sensor_spaces[name], "rgb", 3)[:2] for name in (seen, drawn)]
-        if sizes[0] != sizes[1] or sizes[0][0] != sizes[0][1]:
-            raise WiringError(owner, "two square pictures of one size", f"{sizes}", "Correct the dataset.")
+        if sizes[0] != sizes[1]:
+            raise WiringError(owner, "two pictures of one size", f"{sizes}", "Correct the dataset.")
         weights = (turn_weight, shift_weight, depth_weight, score_weight, flow_weight)
         if channels < 8 or channels % 8 or hidden < 1 or not all(0 <= one < float("inf") for one in weights):
             got = f"channels {channels}, hidden {hidden}, weights {weights}"
             raise WiringError(owner, "channels a multiple of 8, hidden >= 1, weights >= 0", got, "Correct them.")
-        self._seen, self._drawn, self._size, self._weights = seen, drawn, sizes[0][0], weights
-        self._side = grid_shape(owner, sizes[0], (PATCH_PX, PATCH_PX))[0]
+        self._seen, self._drawn, self._weights = seen, drawn, weights
         self.net = CompareNet(width, self._side, channels, hidden)
 
     @property
@@ -171,13 +170,8 @@ class PoseChangeHead(Head):
 
     def _tokens(self, context: HeadContext, name: str) -> Tensor:
         """Tokens [B, side * side, D] of the newest frame of a sensor; 0 where it is absent."""
-        group, count = context.tokens.groups.get(name), self._side**2
-        if group is None or group.stop - group.start < count:
-            got = "none" if group is None else str(group.stop - group.start)
-            fix = f"Set patch_px of its encoder to {PATCH_PX}."
-            raise WiringError("PoseChangeHead", f"{count} tokens of '{name}'", got, fix)
-        valid = context.tokens.valid[:, group][:, -count:, None]
-        return torch.where(valid, context.tokens.features[:, group][:, -count:], 0.0)
+        tokens, valid = newest_tokens("PoseChangeHead", context.tokens, name, self._side**2)
+        return torch.where(valid[..., None], tokens, 0.0)
 
     def _pictures(self, context: HeadContext) -> tuple[Tensor, Tensor, Tensor]:
         """The pair of pictures [B, CHANNELS, S, S], the drawn points [B, S, S, 3] in the crop's frame, where they are.

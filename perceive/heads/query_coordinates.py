@@ -11,15 +11,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from perceive.encoders.base import field_shape, grid_shape
 from perceive.geometry import full_precision
 from perceive.heads.base import Head, HeadContext
-from perceive.heads.crop_points import crop_points
+from perceive.heads.crop_points import crop_points, newest_tokens, square_crop
 from perceive.heads.object_coordinates_loss import nearest_truth
 from perceive.heads.object_coordinates_net import CoordinateNet
 from perceive.heads.query_target import QueryTarget
-from perceive.tokens import Tokens
-from sensors.errors import SpecError, WiringError, nearest
+from sensors.errors import SpecError, WiringError
 
 _FAR = 3.0  # points beyond this many radii of the object look alike
 _SPREAD = (-5.0, 1.0)  # bounds of the logarithm of the spread of a coordinate, in radii
@@ -91,18 +89,12 @@ class QueryCoordinateHead(Head):
     ) -> None:
         super().__init__()
         owner = "QueryCoordinateHead"
-        for name in (crop, references):
-            if name not in sensor_spaces:
-                raise WiringError(owner, f"one of {sorted(sensor_spaces)}", f"'{name}'", nearest(name, sensor_spaces))
-        height, wide, _ = field_shape(owner, sensor_spaces[crop], "rgb", 3)
-        if height != wide or patch_px < 4 or patch_px % 4:
-            raise WiringError(owner, "a square crop, patch_px a multiple of 4", f"{height} x {wide}", "Correct it.")
+        self._size, self._side = square_crop(owner, sensor_spaces, crop, references, patch_px)
         weights = (coordinate_weight, match_weight)
         if not (channels >= 1 and told >= 1 and 0 < radius_m < math.inf) or not all(0 <= w < math.inf for w in weights):
             got = f"channels {channels}, told {told}, radius_m {radius_m}, weights {weights}"
             raise WiringError(owner, "channels >= 1, radius_m > 0, weights >= 0", got, "Correct them.")
-        self._crop, self._references, self._size, self._radius_m = crop, references, height, radius_m
-        self._side = grid_shape(owner, (height, wide), (patch_px, patch_px))[0]
+        self._crop, self._references, self._radius_m = crop, references, radius_m
         self._factor = patch_px // 2
         self._weights = weights
         self.query = nn.Linear(width, width)
@@ -163,7 +155,7 @@ class QueryCoordinateHead(Head):
         """The answer; logarithms of the pointing [B, side * side, N], places [B, N, 3] and validity of references."""
         rgb, points, hit = crop_points(context.batch.stream(self._crop), self._size)
         radius, readout = self._radius_m, context.readouts[:, 0]
-        tokens, seen = _group(context.tokens, self._crop, self._side**2)
+        tokens, seen = newest_tokens("QueryCoordinateHead", context.tokens, self._crop, self._side**2)
         tokens = torch.where(seen[..., None], tokens, 0.0)
         group = context.tokens.groups[self._references]
         there, known = context.tokens.features[:, group], context.tokens.valid[:, group]
@@ -199,12 +191,3 @@ class QueryCoordinateHead(Head):
             weight = (amount.flatten(1) > 0.3) & (far.amin(-1) < _MATCHED)
         entropy = -(wanted * log_match).sum(-1)
         return torch.where(weight, entropy, 0.0).sum() / weight.sum().clamp_min(1)
-
-
-def _group(tokens: Tokens, name: str, count: int) -> tuple[Tensor, Tensor]:
-    """The last ``count`` tokens of a sensor, and which of them are valid."""
-    group = tokens.groups.get(name)
-    if group is None or group.stop - group.start < count:
-        got = "none" if group is None else str(group.stop - group.start)
-        raise WiringError("QueryCoordinateHead", f"{count} tokens of '{name}'", got, "Set patch_px.")
-    return tokens.features[:, group][:, -count:], tokens.valid[:, group][:, -count:]

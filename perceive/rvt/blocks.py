@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perceive.geometry import full_precision
+from perceive.rvt.tint import Tint
 from sensors.errors import WiringError
 
 
@@ -83,6 +84,8 @@ class MultiViewTransformer(nn.Module):
         dropout: on what attention adds.
         place_language: the learned table of positions covers the instruction too (published: pictures only, which
             leaves the instruction without an order of words beyond what its encoder put in).
+        tint: instruction and proprioception also scale and shift the patches' channels (see perceive.rvt.tint);
+            published: no.
 
     Raises:
         WiringError: ``token_width`` is odd.
@@ -103,6 +106,7 @@ class MultiViewTransformer(nn.Module):
         mlp_ratio: float,
         dropout: float,
         place_language: bool,
+        tint: bool = False,
     ) -> None:
         super().__init__()
         if token_width % 2:
@@ -113,6 +117,7 @@ class MultiViewTransformer(nn.Module):
         self.place = nn.Parameter(torch.randn(views, grid * grid, token_width) * 0.5)
         self.place_language = nn.Parameter(torch.randn(language_tokens, token_width) * 0.5) if place_language else None
         self.widen = nn.Linear(token_width, width)
+        self.tint = Tint(proprio, language_width, width) if tint else None
         within = depth // 2
         self.within = nn.ModuleList(GegluBlock(width, heads, head_width, mlp_ratio, dropout) for _ in range(within))
         self.across = nn.ModuleList(
@@ -133,6 +138,8 @@ class MultiViewTransformer(nn.Module):
         joints = self.proprio(proprio)[:, None, None].expand(-1, V, g * g, -1)
         patches = pictures.flatten(3).transpose(2, 3)
         features = self.widen(torch.cat([patches, joints.to(patches.dtype)], -1) + self.place)
+        if self.tint is not None:
+            features = self.tint(features, proprio, language, language_valid)
         features = features.view(B * V, g * g, -1)
         for block in self.within:
             features = block(features)

@@ -112,6 +112,7 @@ class Rvt2Network(StageNetwork):
         rotation: ``"bins"`` or ``"6d"``.
         conditional_rotation: predict one angle given the ones before.
         with_pose: with a pose head; the first of two stages has none.
+        tint: instruction and proprioception scale and shift the patches' channels (FiLM); published: no.
         compat: as published: the learned table of positions covers pictures only, and the pose head normalises over
             the batch (BatchNorm) instead of over each sample's features (LayerNorm).
 
@@ -138,6 +139,7 @@ class Rvt2Network(StageNetwork):
         rotation: str = "bins",
         conditional_rotation: bool = True,
         with_pose: bool = True,
+        tint: bool = False,
         compat: bool = False,
     ) -> None:
         super().__init__(views, size_px, with_pose)
@@ -158,6 +160,7 @@ class Rvt2Network(StageNetwork):
             mlp_ratio,
             dropout,
             place_language=not compat,
+            tint=tint,
         )
         self.upsample = ConvexUpsample(token_width, patch_px)
         self.head: PoseHead | None = None
@@ -206,6 +209,7 @@ class RvtNetwork(StageNetwork):
         rotation: ``"bins"`` or ``"6d"``.
         conditional_rotation: predict one angle given the ones before (published with RVT-2).
         with_pose: with a pose head.
+        tint: instruction and proprioception scale and shift the patches' channels (FiLM); published: no.
         compat: as published: the learned table of positions covers pictures only.
 
     Raises:
@@ -231,6 +235,7 @@ class RvtNetwork(StageNetwork):
         rotation: str = "bins",
         conditional_rotation: bool = False,
         with_pose: bool = True,
+        tint: bool = False,
         compat: bool = False,
     ) -> None:
         super().__init__(views, size_px, with_pose)
@@ -253,6 +258,7 @@ class RvtNetwork(StageNetwork):
             mlp_ratio,
             dropout,
             place_language=not compat,
+            tint=tint,
         )
         self.enlarge = nn.Sequential(
             nn.Conv2d(token_width, half, patch_px, padding=patch_px // 2),

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from perceive.geometry import full_precision
 from perceive.rvt.network import StageFeatures, StageInput, StageNetwork
 from perceive.rvt.pose_head import PoseHead, PoseLogits, read_tokens
+from perceive.rvt.tint import Tint
 from perceive.rvt.upsample import ConvexUpsample
 from perceive.rvt.views import View, views_named
 from perceive.tokens import Tokens
 from perceive.trunk import Trunk
 from sensors.errors import WiringError
-
-LOOK_UPS = 4  # words of an instruction that are looked up to tint the patches
 
 
 @final
@@ -94,11 +93,7 @@ class TrunkNetwork(StageNetwork):
         self.view_embedding = nn.Parameter(torch.randn(views, width) * 0.5)
         self.tell = nn.Linear(language_width, width)
         self.tell_embedding = nn.Parameter(torch.randn(width) * 0.5)
-        self.word = nn.Linear(language_width, width)
-        self.look_up = nn.Linear(language_width, LOOK_UPS, bias=False)
-        self.phrase = nn.Linear(LOOK_UPS * width, width)
-        self.state = nn.Linear(proprio, width)
-        self.tint = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * width))
+        self.tint = Tint(proprio, language_width, width)
         self.own = nn.Linear(proprio, width)
         count = views * self._grid**2 + 1 + language_tokens
         self.trunk = Trunk(
@@ -125,8 +120,7 @@ class TrunkNetwork(StageNetwork):
         told = tool[:, :0]
         if stage.language.shape[1]:
             told = self.tell(stage.language.to(tool.dtype)) + self.tell_embedding
-        scale, shift = self._tinted(stage)
-        pictures = pictures * (1 + scale) + shift
+        pictures = self.tint(pictures, stage.proprio, stage.language, stage.language_valid)
         features = torch.cat([pictures.flatten(1, 2), tool, told], 1)
         with full_precision(device):
             places = self.places(stage.xyz, stage.hit)
@@ -150,18 +144,6 @@ class TrunkNetwork(StageNetwork):
         both = torch.cat([features.tokens.flatten(3).amax(-1), here], -1).flatten(1)
         result: PoseLogits = self.head(both, rotation_bins)
         return result
-
-    def _tinted(self, stage: StageInput) -> tuple[Tensor, Tensor]:
-        """What instruction and tool do to every patch at once: a scale and a shift [B, 1, 1, D] of its channels."""
-        mood = self.state(stage.proprio)
-        if stage.language.shape[1]:
-            there, language = stage.language_valid[..., None], stage.language.to(mood.dtype)
-            # Which word stands where is what counts, and a mean would hardly tell; so single words are looked up.
-            score = self.look_up(language).masked_fill(~there, torch.finfo(mood.dtype).min).softmax(1)
-            score = torch.where(there, score, 0.0)  # a silent sample has equal scores everywhere
-            mood = mood + self.phrase((score.transpose(1, 2) @ self.word(language)).flatten(1))
-        scale, shift = self.tint(mood)[:, None, None].chunk(2, -1)
-        return scale, shift
 
     def places(self, xyz: Tensor, hit: Tensor) -> Tensor:
         """Where the patches stand [B, V * g * g, 3] in units of the cube.

@@ -10,7 +10,6 @@ from typing import Any, Literal, cast, final
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -23,17 +22,16 @@ from perceive.pose.compare import Pairs, change_between, drawing
 from perceive.pose.crop_source import Recut, recut
 from perceive.pose.raster import MeshRenderer
 from perceive.pose.symmetric_loss import closest_truth
+from policies.poses.crop_space import crop_space
 from policies.poses.crops import CropPlan, wide_crops
 from policies.poses.dataset import KEPT_IN, PosesHeader
 from policies.poses.source import PoseSource
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.geometry import FloatArray, axis_angle_to_matrix
-from sensors.spec import box
 
 _LOG = logging.getLogger(__name__)
 POINTS = 48  # of each surface, in the loss
 RIGHT = 0.1  # largest MSSD, in diameters, of a hypothesis that counts as right
-_REACH_M = 1e6  # bound of the declared space; one for all data sets
 _SMALLEST = 3.0  # disturbances are exp(-_SMALLEST u^2) times as large as they may be, u even from 0 to 1
 _SIGMAS, _FARTHEST = 2.0, 0.3  # bounds of disturbances: in deviations, and of the logarithm of the distance
 
@@ -144,13 +142,7 @@ class PoseCompareDataset:
         self._diameter_m = np.array([model.diameter_m for model in self._models])
         self._surface_m = torch.from_numpy(np.stack([model.surface(POINTS).xyz_m for model in self._models]))
         self._tools: dict[int, tuple[MeshRenderer, PoseErrors]] = {}
-        fields: dict[str, spaces.Space[Any]] = {
-            "rgb": box(0, 255, (size_px, size_px, 3), np.uint8),
-            "depth_m": box(0.0, _REACH_M, (size_px, size_px)),
-            "intrinsics_px": box(-_REACH_M, _REACH_M, (4,)),
-            "base_from_camera": box(-_REACH_M, _REACH_M, (4, 4)),
-        }
-        self.sensor_spaces = {seen: spaces.Dict(fields), drawn: spaces.Dict(fields)}
+        self.sensor_spaces = {seen: crop_space(size_px), drawn: crop_space(size_px)}
         self.history = {seen: 1, drawn: 1}
         self.action_spec = None
         self.header = PosesHeader(self.sensor_spaces, self.history, {})

@@ -117,7 +117,7 @@ def wide_crops(
         raise DataError("wide_crops", "visible instances", "none", "Check the folder, its split and least_visible.")
     fields = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     if kept is not None:
-        _keep(kept, fields)
+        keep_crops(kept, fields)
     return WideCrops(fields)
 
 
@@ -198,7 +198,7 @@ def _fingerprint(source: PoseSource, plan: CropPlan, numbers: Sequence[int], cho
     return digest.hexdigest()[:16]
 
 
-def _keep(folder: Path, fields: dict[str, NDArray[Any]]) -> None:
+def keep_crops(folder: Path, fields: dict[str, NDArray[Any]]) -> None:
     """Write beside and rename; a folder that cannot be written to only costs the time to do it again."""
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:

@@ -21,9 +21,10 @@ from perceive.normalize import FieldStats
 from perceive.points.sample import pick_farthest
 from perceive.pose.crop_source import recut
 from perceive.pose.model import ObjectModel
-from perceive.pose.symmetry import Symmetries
+from policies.poses.crop_space import crop_space
 from policies.poses.crops import CropPlan, wide_crops
 from policies.poses.source import PoseSource
+from policies.poses.symmetry_table import symmetry_table
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.geometry import FloatArray
 from sensors.spec import Json, box
@@ -31,8 +32,6 @@ from sensors.spec import Json, box
 _LOG = logging.getLogger(__name__)
 SURFACE_POINTS = 64
 KEPT_IN = ".pose_crops"
-_REACH_M = 1e6  # bound of the declared space; one for all data sets, so that models of one serve another
-_MOST_ALIKE = 64  # symmetries of one object in the loss
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,9 @@ class PoseCropDataset:
         self._high_m = np.stack([model.high_m for model in known])
         self._diameter_m = np.array([model.diameter_m for model in known])
         self._surface_m = np.stack([_surface(model) for model in known])
-        self._symmetries = _table([model.symmetries for model in known], symmetry_steps)
+        self._symmetries = symmetry_table([model.symmetries for model in known], symmetry_steps)
         self.sensor_spaces = {
-            crop: spaces.Dict(
-                {
-                    "rgb": box(0, 255, (size_px, size_px, 3), np.uint8),
-                    "depth_m": box(0.0, _REACH_M, (size_px, size_px)),
-                    "intrinsics_px": box(-_REACH_M, _REACH_M, (4,)),
-                    "base_from_camera": box(-_REACH_M, _REACH_M, (4, 4)),
-                }
-            ),
+            crop: crop_space(size_px),
             asked: spaces.Dict({"which": box(0.0, 1.0, (len(self.numbers),))}),
         }
         self.history = {crop: 1, asked: 1}
@@ -238,22 +230,6 @@ def _surface(model: ObjectModel) -> FloatArray:
     points = torch.from_numpy(model.surface(4096).xyz_m).float()[None]
     index = pick_farthest(points, torch.ones(1, points.shape[1], dtype=torch.bool), SURFACE_POINTS).index
     return np.asarray(points[0, index[0]].numpy(), np.float64)
-
-
-def _table(all_symmetries: Sequence[Symmetries], steps: int) -> torch.Tensor:
-    """Symmetries [K, S, 4, 4] of K objects, filled up with the identity."""
-    found = []
-    for one in all_symmetries:
-        step = np.pi / steps
-        transforms = one.transforms(step)
-        while len(transforms) > _MOST_ALIKE and one.continuous:
-            step *= 1.5
-            transforms = one.transforms(step)
-        found.append(transforms[:_MOST_ALIKE])
-    out = np.tile(np.eye(4), (len(found), max(len(each) for each in found), 1, 1))
-    for row, each in zip(out, found, strict=True):
-        row[: len(each)] = each
-    return torch.from_numpy(out).float()
 
 
 def _check_arguments(

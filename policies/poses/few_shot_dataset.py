@@ -11,7 +11,6 @@ from typing import Literal, cast, final
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from perceive.batch import Batch
@@ -22,18 +21,16 @@ from perceive.pose.crop_source import CropSource, recut
 from perceive.pose.episode import assemble, references_of, scale_of
 from perceive.pose.files.dataset import PoseDataset
 from perceive.pose.model import ObjectModel
+from policies.poses.crop_space import crop_space
 from policies.poses.crops import CropPlan, WideCrops, wide_crops
 from policies.poses.dataset import KEPT_IN, PosesHeader
 from policies.poses.made_crops import FORMAT, kept_crops, made_crops
 from policies.poses.made_shapes import made_shape
 from policies.poses.source import PoseSource
+from policies.poses.symmetry_table import symmetry_table
 from sensors.errors import DataError, SpecError, WiringError
-from sensors.geometry import FloatArray
-from sensors.spec import box
 
 _LOG = logging.getLogger(__name__)
-_REACH_M = 1e6
-_MOST_ALIKE = 64
 
 
 @final
@@ -140,7 +137,7 @@ class FewShotDataset:
         self._low_m = np.stack([model.low_m for model in known])
         self._high_m = np.stack([model.high_m for model in known])
         self._diameter_m = np.array([model.diameter_m for model in known])
-        self._symmetries = _table(known, symmetry_steps)
+        self._symmetries = symmetry_table([model.symmetries for model in known], symmetry_steps)
         which = np.asarray(self._crops.fields["which"])
         scene = np.asarray(self._crops.fields["view"])[:, 0]
         self._shown: list[NDArray[np.int64]] = [
@@ -159,7 +156,7 @@ class FewShotDataset:
         self._which, self._scene = which, scene
         count = len(self._rows) * draws
         self._count = count if limit is None else min(limit, count)
-        self.sensor_spaces = {crop: _space(size_px), references: _space(reference_px)}
+        self.sensor_spaces = {crop: crop_space(size_px), references: crop_space(reference_px)}
         self.history = {crop: 1, references: most}
         self.action_spec = None
         self.header = PosesHeader(self.sensor_spaces, self.history, {})
@@ -280,23 +277,3 @@ class FewShotDataset:
             raise error
         self.skipped.append(str(error))
         _LOG.warning("skipped a picture: %s", error)
-
-
-def _space(size: int) -> spaces.Dict:
-    return spaces.Dict(
-        {
-            "rgb": box(0, 255, (size, size, 3), np.uint8),
-            "depth_m": box(0.0, _REACH_M, (size, size)),
-            "intrinsics_px": box(-_REACH_M, _REACH_M, (4,)),
-            "base_from_camera": box(-_REACH_M, _REACH_M, (4, 4)),
-        }
-    )
-
-
-def _table(models: Sequence[ObjectModel], steps: int) -> torch.Tensor:
-    """Symmetries [M, S, 4, 4] of M objects, filled up with the identity."""
-    found: list[FloatArray] = [model.symmetries.transforms(np.pi / steps)[:_MOST_ALIKE] for model in models]
-    out = np.tile(np.eye(4), (len(found), max(len(each) for each in found), 1, 1))
-    for row, each in zip(out, found, strict=True):
-        row[: len(each)] = each
-    return torch.from_numpy(out).float()

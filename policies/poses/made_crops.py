@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perceive.pose.model import ObjectModel
 from perceive.pose.raster import MeshRenderer
-from policies.poses.crops import CropPlan, WideCrops, wide_crop
+from policies.poses.crops import CropPlan, WideCrops, keep_crops, wide_crop
 from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray, axis_angle_to_matrix
 
@@ -70,12 +70,10 @@ def kept_crops(
         name: of these ones.
         make: called without arguments if they are not there.
     """
-    from policies.poses.crops import _keep
-
     place = folder / name
     if not (place / "whole.json").exists():
         crops, shares = make()
-        _keep(place, crops.fields | {"visible": shares})
+        keep_crops(place, crops.fields | {"visible": shares})
         if not (place / "whole.json").exists():  # cannot be written to
             return crops, shares
     fields = {path.stem: np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))}

@@ -243,7 +243,7 @@ def main() -> None:
     write_result(
         given.out, "Picking a named object by its pose", figures, seeds, config, started=started,
         about="One RGB-D camera of 640 x 480, three or four objects with known meshes, one of them named, no masks, "
-        "nothing trained.",
+        "nothing trained. The objects were chosen so that the hand can grasp them.",
         command="python -m tests.benchmarks.bench_pick_by_pose",
     )  # fmt: skip
     print(json.dumps({name: f.value if isinstance(f, Figure) else f for name, f in figures.items()}, indent=1))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,8 +168,8 @@ def main(network: Path, known: Path, new: Path, count: int, out: Path) -> dict[s
         "least_visible": VISIBLE, "right": RIGHT,
     }  # fmt: skip
     about = "Disturbed poses refined and scored by rendering and comparing; errors at the nearest symmetric truth."
-    write_result(out, "pose_compare", figures, [SEED], config, started=started, about=about,
-                 command="python -m tests.benchmarks.bench_pose_compare")  # fmt: skip
+    command = shlex.join(["python", "-m", "tests.benchmarks.bench_pose_compare", *sys.argv[1:]])
+    write_result(out, "pose_compare", figures, [SEED], config, started=started, about=about, command=command)
     return figures
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -139,9 +141,9 @@ def main() -> None:
     }  # fmt: skip
     write_result(
         given.out, "Few-shot pose of unseen objects", figures, given.seeds, config, started=started,
-        about="Held-out objects in generated scenes, masks given; intervals are the least and the greatest of the "
-        "seeds, each with other references.",
-        command="python -m tests.benchmarks.bench_pose_few_shot --network <run>",
+        about=f"Held-out objects in {len({target.key for target in targets})} pictures of generated scenes, masks "
+        "given; intervals are the least and the greatest of the seeds, each with other references.",
+        command=shlex.join(["python", "-m", "tests.benchmarks.bench_pose_few_shot", *sys.argv[1:]]),
     )  # fmt: skip
     print(json.dumps({name: f.value if isinstance(f, Figure) else f for name, f in figures.items()}, indent=1))
 

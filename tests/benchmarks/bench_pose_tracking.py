@@ -144,7 +144,7 @@ def measure_hidden(threaded: bool) -> dict[str, Figure]:
         f"hidden_{name}_back_in_time": success_figure(back, films, 0.9),
         f"hidden_{name}_median_delay_s": Figure(float(np.median(delays)) if delays else 99.0, "s", n=len(delays)),
         f"hidden_{name}_false_tracked": Figure(float(false), "frames", n=hidden, at_most=0.0),
-        f"hidden_{name}_wrong_after": Figure(float(wrong), "frames"),
+        f"hidden_{name}_wrong_after": Figure(float(wrong), "frames", at_most=0.0),
         f"hidden_{name}_slowest_frame_ms": Figure(1e3 * slowest, "ms"),
     }
 

@@ -133,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{PICTURES} pictures of scenes with other numbers than any that was trained or tuned on. AR as BOP 2019 "
         f"defines it (VSD, MSSD, MSPD). Known objects: 11, a network trained on {TRAINED_ON} scenes of three pictures, "
         "one seed. New objects: 9 others, no training. With depth where nothing else is said; masks given means those "
-        "of the visible pixels.",
+        "of the visible pixels. The network with the objects to be found, and all that begins with 'network', are of "
+        "the first 40 pictures.",
         command=shlex.join(["python", "-m", "tests.benchmarks.bench_poses", *given.overrides]),
     )  # fmt: skip
     for name, figure in figures.items():

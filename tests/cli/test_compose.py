@@ -13,6 +13,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 # How one file of each group is put into a command that uses it. A new group needs a line here.
 USED_BY = {
     "env": ("collect", "env={name}", "rig=lift"),
+    "skill": ("evaluate", "skill={name}"),
     "fault": ("evaluate", "checkpoint=x", "+fault@faults.front={name}"),
     "rig": ("collect", "env=lift", "rig={name}"),
     "sensor": ("collect", "+sensor@rig.sensors.probe={name}"),
@@ -31,7 +32,6 @@ USED_BY = {
     "touch": ("calibrate", "touch={name}"),
 }
 NEEDED = {
-    "evaluate": ["checkpoint=somewhere"],
     "run": ["policy=hold"],
     "score": ["checkpoint=somewhere"],
     "export": ["checkpoint=somewhere"],
@@ -127,7 +127,7 @@ def test_the_config_is_plain_data() -> None:
 
 def test_a_required_key_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="checkpoint="):
-        compose_config("evaluate", [])
+        compose_config("score", [])
 
 
 def test_a_word_that_is_no_override_is_refused() -> None:

@@ -112,6 +112,22 @@ def test_wrong_settings_are_named(data: Path, tmp_path: Path, word: str, error: 
         poses.job(config)
 
 
+def test_references_take_the_place_of_meshes(data: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    words = ["scenes=objects_new", "scenes.objects=[star,jug]", "scenes.fewest=2", "scenes.most=2", "scenes.views=1",
+             "scenes.width=320", "scenes.height=240", "count=3", "first=50", "workers=1", "progress=false"]  # fmt: skip
+    assert main(["scenes", *words, f"output={shown}"]) == 0
+    few = ["pose=few_shot_fused", "limit=1", "pictures=0", "progress=false", f"references={shown}", "reference_views=2"]
+    assert main(["poses", f"data={data}", f"output={tmp_path / 'out'}", *few]) == 0
+    figures = json.loads((tmp_path / "out" / "result.json").read_text())["figures"]
+    assert figures["AR"]["value"] > 0.5
+    with pytest.raises(DataError, match="different scenes"):
+        poses.job(compose_config("poses", [f"data={data}", f"output={tmp_path}", *few, "reference_views=9"]))
+    same = [*few[:-2], f"references={data}"]
+    with pytest.raises(SpecError, match="another folder than data"):
+        poses.job(compose_config("poses", [f"data={data}", f"output={tmp_path}", *same]))
+
+
 def test_no_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="data=<folder>"):
         poses.job(compose_config("poses", [f"output={tmp_path}"]))

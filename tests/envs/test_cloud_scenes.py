@@ -440,13 +440,13 @@ def test_thinning_keeps_the_order_and_the_number() -> None:
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"cameras": 0}, {"points": 0}, {"width": 0}, {"depth_noise_m": -1.0}])
 def test_wrong_tabletops_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SpecError):
-        TabletopScenes(**{"seed": 0, **wrong})  # type: ignore[arg-type]
+        TabletopScenes(**{"seed": 0, **wrong})  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"sweeps": 0}, {"points": 0}, {"range_noise_m": -1.0}, {"max_m": 0.1}])
 def test_wrong_rooms_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SpecError):
-        RoomScenes(**{"seed": 0, **wrong})  # type: ignore[arg-type]
+        RoomScenes(**{"seed": 0, **wrong})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_negative_numbers_are_refused(tabletop: TabletopScenes, rooms: RoomScenes) -> None:

@@ -115,4 +115,4 @@ def test_grasps_from_above_fit_between_the_fingers() -> None:
 @pytest.mark.parametrize("wrong", [{"fewest": 0}, {"most": 9}, {"objects": ["hamer"]}, {"tray_m": [0.5]}])
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(SpecError):
-        PickNamed(**wrong)  # type: ignore[arg-type]
+        PickNamed(**wrong)  # type: ignore[arg-type]  # wrong on purpose

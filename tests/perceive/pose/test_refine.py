@@ -285,7 +285,7 @@ def test_bad_input() -> None:
         one.refine(points, eye, points[:10])
     for wrong in ({"reach_m": 0.0}, {"reach_m": NAN}, {"steps": -1}, {"exact": -1}):
         with pytest.raises(SpecError, match="reach_m"):
-            one.refine(points, eye, **wrong)  # type: ignore[arg-type]
+            one.refine(points, eye, **wrong)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(SpecError, match="points"):
         ModelRefiner(mesh("box"), 3)
     with pytest.raises(SpecError, match="cells"):

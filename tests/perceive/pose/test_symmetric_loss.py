@@ -144,6 +144,6 @@ def test_bad_input() -> None:
     with pytest.raises(SpecError, match="points"):
         pose_loss(pose, pose, points[:, :2], KINDS["none"])
     with pytest.raises(SpecError, match="length"):
-        pose_loss(pose, pose, points, KINDS["none"], "l1")  # type: ignore[arg-type]
+        pose_loss(pose, pose, points, KINDS["none"], "l1")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(SpecError, match="valid"):
         coordinate_loss(points[None], points[None], torch.ones(1, 4, dtype=torch.bool), KINDS["none"])

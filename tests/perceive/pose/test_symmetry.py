@@ -74,7 +74,7 @@ def test_the_nearest_of_equal_poses() -> None:
 )
 def test_transforms_that_are_not_rigid(wrong: object) -> None:
     with pytest.raises(SpecError, match="rigid"):
-        Symmetries.make([wrong])  # type: ignore[list-item]
+        Symmetries.make([wrong])  # type: ignore[list-item]  # wrong on purpose
 
 
 @pytest.mark.parametrize("axis", [(0, 0, 0), (NAN, 0, 1), (1, 0), (math.inf, 0, 0)])

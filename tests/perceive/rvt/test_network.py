@@ -101,9 +101,10 @@ def test_the_instruction_enters_in_the_second_half_and_is_dropped_at_the_end(kin
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tint", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masked_words_change_nothing_and_others_do(kind: str, dtype: torch.dtype) -> None:
-    network = make(kind)
+def test_masked_words_change_nothing_and_others_do(kind: str, tint: bool, dtype: torch.dtype) -> None:
+    network = make(kind, tint=tint)
     stage = stage_input(network)
     valid = torch.ones(B, L, dtype=torch.bool)
     valid[:, 4:] = False
@@ -121,6 +122,15 @@ def test_masked_words_change_nothing_and_others_do(kind: str, dtype: torch.dtype
     assert not torch.equal(logits(heard), logits(stage.language))
     hidden[:, 4:] = math.nan
     assert torch.equal(logits(hidden), logits(stage.language))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tint_brings_the_instruction_to_every_patch_from_the_first_block_on(kind: str) -> None:
+    network = make(kind, tint=True)
+    stage = stage_input(network)
+    told = replace(stage, language=noise(stage.language))
+    before, after = after_each_block(network, stage), after_each_block(network, told)
+    assert bool(((before[0] - after[0]).abs().amax(-1) > 0).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -69,7 +69,7 @@ def test_others_read_the_saved_file_with_its_normals(tmp_path: Path) -> None:
     ],
 )
 def test_units(tmp_path: Path, size: float, unit: str, metres: float) -> None:
-    found = load_model(ascii_ply(tmp_path / "m.ply", size), 3, unit=unit)  # type: ignore[arg-type]
+    found = load_model(ascii_ply(tmp_path / "m.ply", size), 3, unit=unit)  # type: ignore[arg-type]  # a plain string
     assert found.high_m.max() == pytest.approx(metres, rel=1e-12)
     assert found.diameter_m == pytest.approx(metres * np.sqrt(2))
 
@@ -95,7 +95,7 @@ def test_the_wrong_unit_is_named(
 ) -> None:
     path = ascii_ply(tmp_path / "m.ply", size)
     with pytest.raises(DataError) as caught:
-        load_model(path, 3, unit=unit, diameter_m=diameter_m)  # type: ignore[arg-type]
+        load_model(path, 3, unit=unit, diameter_m=diameter_m)  # type: ignore[arg-type]  # wrong on purpose
     assert got in caught.value.got
     assert fix in caught.value.fix
 
@@ -110,7 +110,7 @@ def test_the_diameter_decides_where_the_size_cannot(tmp_path: Path, caplog: pyte
     load_model(path, 3, unit="mm", diameter_m=0.012)
     assert "0.00707107 m, 0.012 m are stated" in caplog.text
     with pytest.raises(SpecError, match="'inch'"):
-        load_model(path, 3, unit="inch")  # type: ignore[arg-type]
+        load_model(path, 3, unit="inch")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_an_open_mesh_loads_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

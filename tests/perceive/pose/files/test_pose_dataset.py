@@ -156,7 +156,7 @@ def test_targets(copied: Path) -> None:
     with pytest.raises(DataError, match=r"test_targets_bop19\.json; got none"):
         data.targets("bop19")
     with pytest.raises(SpecError, match="'bop18'"):
-        data.targets("bop18")  # type: ignore[arg-type]
+        data.targets("bop18")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_hidden_instances_are_no_targets_and_unknown_ones_are(copied: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_backbone_that_is_not_here_is_named() -> None:
 @pytest.mark.parametrize("wrong", [{"cells": 2}, {"samples": 0}, {"normal_share": 1.5}])
 def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(SpecError, match="SurfaceFeatures"):
-        SurfaceFeatures(**wrong)  # type: ignore[arg-type]
+        SurfaceFeatures(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_judge_prefers_the_truth_and_colours_tell_what_geometry_does_not() -> None:

@@ -32,7 +32,7 @@ def test_turns_go_round_once() -> None:
 @pytest.mark.parametrize("make", [view_rotations, turn_rotations])
 def test_none_is_refused(make: object) -> None:
     with pytest.raises(SpecError, match="at least 1"):
-        make(0)  # type: ignore[operator]
+        make(0)  # type: ignore[operator]  # wrong on purpose
 
 
 def test_a_cut_out_shows_the_ball_in_its_middle_at_its_distance_after_any_turn() -> None:
