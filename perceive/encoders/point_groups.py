@@ -24,6 +24,7 @@ from perceive.tokens import Tokens
 from sensors.errors import WiringError
 
 GEOMETRIES = ("xyz", "pairs")
+_COMPANY = 4  # which of a centre's nearest points says whether it stands alone: two stray points may be neighbours
 _DEPTH = 20  # levels of the curve along which points are ordered: a millionth of the cloud's extent
 
 
@@ -71,6 +72,9 @@ class PointGroupEncoder(Encoder):
     them are taken evenly along it; so the order in which they came does not matter, and large sweeps cost no more than
     small ones. Where the sensor stands in the base frame changes positions only, to the bit.
 
+    Farthest point sampling takes stray points first: of clouds in which 3 of 100 points belong to nothing, 30 of 100
+    centres do. ``lonely`` makes centres of other points, out of twice as many; stray points are still members.
+
     ``geometry="pairs"`` tells point-pair features of the centre and each member in place of where it lies (Drost et
     al., CVPR 2010; Yu et al., RoITr, CVPR 2023), which no rotation changes. Normals look to the sensor where the frame
     has a pose, else away from the mean of the cloud. Of a cloud above ``candidates`` points a rotated copy is thinned
@@ -90,6 +94,9 @@ class PointGroupEncoder(Encoder):
         normal_neighbours: points that a normal is made of; read by ``"pairs"`` only.
         placed: whether tokens tell where their group is. Without, and with ``"pairs"``, nothing that a rotation or a
             shift of the cloud changes reaches the trunk.
+        lonely: a centre whose fourth-nearest point is more than so many times as far as a quarter of all centres have
+            it makes a token only where there are too few others; None = farthest point sampling as published. Not for
+            sweeps, whose points thin out with range.
 
     Raises:
         WiringError: a field is missing, or a number is out of its range.
@@ -109,6 +116,7 @@ class PointGroupEncoder(Encoder):
         geometry: str = "xyz",
         normal_neighbours: int = 16,
         placed: bool = True,
+        lonely: float | None = None,
     ) -> None:
         super().__init__()
         owner = "PointGroupEncoder"
@@ -122,6 +130,9 @@ class PointGroupEncoder(Encoder):
             raise WiringError(f"{owner}.geometry", "'xyz' or 'pairs'", repr(geometry), "Choose one.")
         if normal_neighbours < 3:
             raise WiringError(f"{owner}.normal_neighbours", "at least 3", repr(normal_neighbours), "Raise it.")
+        if lonely is not None and not 1 < lonely < float("inf"):
+            raise WiringError(f"{owner}.lonely", "a number above 1, or None", repr(lonely), "Correct it.")
+        self._lonely = lonely
         self._history, self._groups, self._size, self._candidates = history, groups, size, candidates
         self._reach_m = reach_m
         self._pairs = geometry == "pairs"
@@ -166,7 +177,11 @@ class PointGroupEncoder(Encoder):
         points = thinned_along_curve(self._reader.read(stream), self._candidates)
         with full_precision(points.xyz_m.device):
             # In the sensor's frame, so that no rounding of where the sensor stands can change a group.
-            groups = group(points.xyz_m, points.valid, self._groups, self._size)
+            if self._lonely is None:
+                groups = group(points.xyz_m, points.valid, self._groups, self._size)
+            else:
+                more = group(points.xyz_m, points.valid, 2 * self._groups, max(self._size, _COMPANY + 1))
+                groups = in_company(more, self._groups, self._size, self._lonely)
             relative_m = points.turned(groups.relative_m)
             told = self._geometry(points, groups, relative_m)
             if self._reader.channels:
@@ -207,6 +222,33 @@ class PointGroupEncoder(Encoder):
         centre = take_points(normal, groups.centre)[:, :, None]
         pairs = pair_features(torch.zeros_like(groups.relative_m), centre, groups.relative_m, groups.gather(normal))
         return torch.cat([(pairs[..., :1] / self._reach_m).asinh(), pairs[..., 1:]], -1)
+
+
+def in_company(groups: Groups, count: int, size: int, lonely: float) -> Groups:
+    """Fewer groups of fewer members: first those that do not stand alone, each kind in the order in which it came.
+
+    Args:
+        groups: G of K points, at least 5; those that are valid first.
+        count: how many of them to keep.
+        size: how many members to keep, the nearest.
+        lonely: a group stands alone whose fourth-nearest point is more than so many times as far as a quarter of the
+            valid ones have it: not half of them, since of a tenth stray points half the centres are made. Where that
+            quarter is of points that come five times, none stands alone.
+    """
+    # A member that is not there lies at the centre: clouds of four points or fewer have no lonely ones.
+    reach_m = groups.relative_m[:, :, _COMPANY].norm(dim=-1)
+    ranked = torch.where(groups.valid, reach_m, torch.inf).sort(dim=1).values
+    usual_m = ranked.gather(1, (groups.valid.sum(1, keepdim=True) - 1).clamp_min(0) // 4)
+    alone = (reach_m > lonely * usual_m) & (usual_m > 0)
+    kept = torch.where(groups.valid, alone.long(), 2).sort(dim=1, stable=True).indices[:, :count]
+    return Groups(
+        take_points(groups.centre_m, kept),
+        take_points(groups.relative_m.flatten(2), kept).view(*kept.shape, -1, 3)[:, :, :size],
+        groups.centre.gather(1, kept),
+        take_points(groups.index, kept)[..., :size],
+        groups.valid.gather(1, kept),
+        take_points(groups.member_valid, kept)[..., :size],
+    )
 
 
 @torch.no_grad()

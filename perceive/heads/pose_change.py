@@ -11,17 +11,19 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from perceive.encoders.base import field_shape
-from perceive.geometry import camera_rays, full_precision, rotation_6d_to_matrix
+from perceive.geometry import axis_angle_to_matrix, camera_rays, full_precision, rotation_6d_to_matrix
 from perceive.heads.base import Head, HeadContext
 from perceive.heads.crop_points import newest_tokens, square_crop
-from perceive.heads.pose_change_net import CompareNet
+from perceive.heads.pose_change_net import CELL_PX, CompareNet
+from perceive.heads.pose_change_solve import rigid_motion
 from perceive.heads.pose_change_target import ChangeTarget
 from perceive.pose.compare import DIAMETER_M, PoseChange
 from sensors.errors import SpecError, WiringError
 
 PATCH_PX = 8  # of the encoders of both streams
-_TURN, _SHIFT, _DEPTH = 0.5, 0.3, 0.3  # sizes of changes, for answers of order 1
+_TURN, _SHIFT, _DEPTH = 0.3, 0.1, 0.3  # sizes of corrections, for answers of order 1
 _FARTHEST = 0.7  # bound of the logarithm of the change of distance
+_MOST_RAD, _MOST = 1.0, 1.0  # bounds of what is solved for: a turn, and a shift to the sides in diameters
 
 
 @final
@@ -34,15 +36,15 @@ class PoseChanges:
         shift: float [B, 2].
         depth: float [B].
         score: float [B], logit of whether the hypothesis is right as it is, before the change.
-        flow: float [B, g, g, 2], how far the drawn surface of each cell is from where it is seen, right and down, as a
-            share of the crop.
+        motion: float [B, g, g, 3], how far the drawn surface of each cell of 4 x 4 pixels is from where it is seen:
+            right and down, as a share of the crop, and away from the middle, in diameters.
     """
 
     turn: Tensor
     shift: Tensor
     depth: Tensor
     score: Tensor
-    flow: Tensor
+    motion: Tensor
 
     @property
     def change(self) -> PoseChange:
@@ -57,11 +59,12 @@ class PoseChangeHead(Head):
 
     What was seen and what was drawn are two streams of one camera. Their tokens have met in the trunk; side by side
     they join the features of a small convolutional network over the pair of pictures. Each cell says where its drawn
-    surface is seen (a dense help to learning, as in GenFlow: Moon et al., CVPR 2024), and all of them together how
-    the object is to be turned and moved. Nothing tells which object it is, so it may be one that was never seen before.
+    surface is seen, and how sure it is (as in GenFlow: Moon et al., CVPR 2024). The rigid motion that explains these
+    best is solved for; a small correction of it, and whether the hypothesis is right, are read from all cells.
+    Nothing tells which object it is, so it may be one that was never seen before.
 
     Losses: the mean distance of surface points for the turn, and lengths for shift and distance, each with the others
-    as they should be (Simonelli et al., ICCV 2019); lengths for the flow; cross entropy for the score.
+    as they should be (Simonelli et al., ICCV 2019); lengths for the motion of cells; cross entropy for the score.
 
     Args:
         width: D.
@@ -74,7 +77,7 @@ class PoseChangeHead(Head):
         shift_weight: of the shift.
         depth_weight: of the distance.
         score_weight: of the score.
-        flow_weight: of the flow.
+        motion_weight: of the motion of cells.
 
     Raises:
         WiringError: a sensor or field is missing, or a number is out of its range.
@@ -92,7 +95,7 @@ class PoseChangeHead(Head):
         shift_weight: float = 2.0,
         depth_weight: float = 2.0,
         score_weight: float = 0.1,
-        flow_weight: float = 2.0,
+        motion_weight: float = 2.0,
     ) -> None:
         super().__init__()
         owner = "PoseChangeHead"
@@ -103,7 +106,7 @@ class PoseChangeHead(Head):
         sizes = [field_shape(owner, sensor_spaces[name], "rgb", 3)[:2] for name in (seen, drawn)]
         if sizes[0] != sizes[1]:
             raise WiringError(owner, "two pictures of one size", f"{sizes}", "Correct the dataset.")
-        weights = (turn_weight, shift_weight, depth_weight, score_weight, flow_weight)
+        weights = (turn_weight, shift_weight, depth_weight, score_weight, motion_weight)
         if channels < 8 or channels % 8 or hidden < 1 or not all(0 <= one < float("inf") for one in weights):
             got = f"channels {channels}, hidden {hidden}, weights {weights}"
             raise WiringError(owner, "channels a multiple of 8, hidden >= 1, weights >= 0", got, "Correct them.")
@@ -126,17 +129,29 @@ class PoseChangeHead(Head):
         pictures, points, hit = self._pictures(context)
         tokens = torch.cat([self._tokens(context, name) for name in (self._seen, self._drawn)], -1)
         surface = self._surface(points, hit)
-        answer, flow = self.net(pictures, tokens, context.readouts[:, 0], surface)
+        motion, sure, features = self.net(pictures, tokens)
+        camera, away = self._camera(context)
+        with full_precision(motion.device):
+            motion = motion.permute(0, 2, 3, 1).float()
+            weight = surface[:, 3:].permute(0, 2, 3, 1) * sure.permute(0, 2, 3, 1).float().sigmoid()
+            place = surface[:, :3].permute(0, 2, 3, 1)
+            focal, far = camera[:, :2] / self._size, away / DIAMETER_M
+            points, moves, weights = (x.flatten(1, 2) for x in (place, motion, weight))
+            turned, moved = rigid_motion(points, moves, weights, focal, far)
+            turned = turned * (_MOST_RAD / turned.norm(dim=-1, keepdim=True).clamp_min(_MOST_RAD))
+            aside, grown = moved[:, :2].clamp(-_MOST, _MOST), (moved[:, 2] / far).clamp(-0.5, 1.0)
+            solved = torch.cat([turned, aside, grown[:, None]], -1)
+        answer = self.net.answer(features, surface, solved, context.readouts[:, 0])
         with full_precision(answer.device):
-            flow = _SHIFT * flow
-            shift, grown = _similarity(flow, surface[:, 3])
+            answer = answer.float()
             start = torch.tensor([1.0, 0, 0, 0, 1.0, 0], device=answer.device)
-            turn = rotation_6d_to_matrix(start + _TURN * answer[:, :6])
-            depth = (_DEPTH * answer[:, 8] - grown).clamp(-_FARTHEST, _FARTHEST)
-        return PoseChanges(turn, shift + _SHIFT * answer[:, 6:8], depth, answer[:, 9], flow)
+            turn = rotation_6d_to_matrix(start + _TURN * answer[:, :6]) @ axis_angle_to_matrix(turned)
+            shift = focal * aside / (far * (1 + grown))[:, None]
+            depth = ((1 + grown).log() + _DEPTH * answer[:, 8]).clamp(-_FARTHEST, _FARTHEST)
+        return PoseChanges(turn, shift + _SHIFT * answer[:, 6:8], depth, answer[:, 9], motion)
 
     def loss(self, context: HeadContext, target: ChangeTarget) -> dict[str, Tensor]:
-        """``turn``, ``shift``, ``depth``, ``score``, ``flow``; what starts with ``_`` is logged.
+        """``turn``, ``shift``, ``depth``, ``score``, ``motion``; what starts with ``_`` is logged.
 
         Raises:
             SpecError: another number of hypotheses than there are targets.
@@ -151,20 +166,22 @@ class PoseChangeHead(Head):
         apart = (points @ guess.turn.mT - points @ target.turn.mT).norm(dim=-1).mean(-1)
         shift, depth = (guess.shift - target.shift).norm(dim=-1), (guess.depth - target.depth).abs()
         right = target.right.to(guess.score.dtype)
-        flow, there = self._flow(context, target)
+        motion, there = self._motion(context, target)
         there = there * share[:, None, None]
-        off = ((guess.flow - flow).norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
+        off = ((guess.motion - motion).norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
+        still = (motion.norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
         before = (points - points @ target.turn.mT).norm(dim=-1).mean(-1)
-        turn_weight, shift_weight, depth_weight, score_weight, flow_weight = self._weights
+        turn_weight, shift_weight, depth_weight, score_weight, motion_weight = self._weights
         return {
             "turn": turn_weight * (share * apart).sum(),
             "shift": shift_weight * (share * shift).sum(),
             "depth": depth_weight * (share * depth).sum(),
             "score": score_weight * nn.functional.binary_cross_entropy_with_logits(guess.score, right),
-            "flow": flow_weight * off,
+            "motion": motion_weight * off,
             "_turn_left": ((share * apart).sum() / (share * before).sum().clamp_min(1e-6)).detach(),
             "_shift_left": _left(share, shift, target.shift.norm(dim=-1)),
             "_depth_left": _left(share, depth, target.depth.abs()),
+            "_motion_left": (off / still.clamp_min(1e-6)).detach(),
             "_told": ((guess.score > 0) == target.right).to(near.dtype).mean(),
         }
 
@@ -212,14 +229,14 @@ class PoseChangeHead(Head):
         return camera, torch.where(there, -pose[:, 2, 3], 1.0)
 
     def _surface(self, points: Tensor, hit: Tensor) -> Tensor:
-        """The mean drawn point of each cell, in diameters, and its share of drawn pixels, [B, 4, side, side]."""
+        """The mean drawn point of each cell, in diameters, and its share of drawn pixels, [B, 4, g, g]."""
         known = hit[:, None].to(points.dtype)
-        share = nn.functional.avg_pool2d(known, PATCH_PX)
-        mean = nn.functional.avg_pool2d(points.permute(0, 3, 1, 2), PATCH_PX) / share.clamp_min(PATCH_PX**-2)
+        share = nn.functional.avg_pool2d(known, CELL_PX)
+        mean = nn.functional.avg_pool2d(points.permute(0, 3, 1, 2), CELL_PX) / share.clamp_min(CELL_PX**-2)
         return torch.cat([mean / DIAMETER_M, share], 1)
 
-    def _flow(self, context: HeadContext, target: ChangeTarget) -> tuple[Tensor, Tensor]:
-        """Where the surface of each cell is seen, less where it is drawn, [B, g, g, 2], and the cells that have any."""
+    def _motion(self, context: HeadContext, target: ChangeTarget) -> tuple[Tensor, Tensor]:
+        """Where the surface of each cell is seen, less where it is drawn, [B, g, g, 3], and the cells that have any."""
         _, points, hit = self._pictures(context)
         camera, away = self._camera(context)
         with full_precision(points.device):
@@ -232,22 +249,8 @@ class PoseChangeHead(Head):
             before = place + nn.functional.pad(away[:, None], (2, 0))[:, None, None]
             pixel = [one[..., :2] / one[..., 2:].clamp_min(1e-3) for one in (before, moved)]
             flow = (pixel[1] - pixel[0]) * camera[:, None, None, :2] / self._size
-        return flow.clamp(-1, 1), (mean[:, 3] > 0).to(points.dtype)
-
-
-def _similarity(flow: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The shift [B, 2] and the growth [B] that fit a flow [B, g, g, 2] best, with weights [B, g, g]; 0 without any.
-
-    A first guess of how the object moves, which the network corrects for its turn and its shape.
-    """
-    side = flow.shape[1]
-    step = (torch.arange(side, device=flow.device) + 0.5) / side - 0.5
-    place = torch.stack([step[None].expand(side, -1), step[:, None].expand(-1, side)], -1)
-    share = (weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-6))[..., None]
-    shift = (share * flow).sum((1, 2))
-    about = place - (share * place).sum((1, 2))[:, None, None]
-    along = (share * about * (flow - shift[:, None, None])).sum((1, 2, 3))
-    return shift, along / ((share * about.square()).sum((1, 2, 3)) + 1e-3)
+            along = ((moved - before)[..., 2] - (far - away)[:, None, None])[..., None] / DIAMETER_M
+        return torch.cat([flow.clamp(-1, 1), along.clamp(-1, 1)], -1), (mean[:, 3] > 0).to(points.dtype)
 
 
 def _left(share: Tensor, now: Tensor, before: Tensor) -> Tensor:

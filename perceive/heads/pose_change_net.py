@@ -9,57 +9,120 @@ from torch import Tensor, nn
 
 CHANNELS = 11  # of a pair of pictures, see PoseChangeHead
 OUTPUTS = 10  # turn 6, shift 2, depth, score
-_KEPT = 20  # channels of each cell that the answer is read from
+CELL_PX = 4  # side of a cell
+REACH = 4  # cells that something may have moved
+_SEEN, _DRAWN = (0, 1, 2, 6, 7), (3, 4, 5, 8, 9)  # channels of one picture: colours, whether measured, depth
+_MOTION = 3  # right, down, away
+_KEPT = 12  # channels of 2 x 2 cells that the answer is read from
 _GROUPS = 4
+_FINER = 0.1  # size of what convolutions add to a motion, as a share of the picture
 
 
 @final
 class CompareNet(nn.Module):
-    """A pair of pictures and their tokens after the trunk -> image motion of each cell, and the answer.
+    """A pair of pictures and their tokens after the trunk -> the motion of each cell, how sure it is, and the answer.
+
+    Features of cells of the drawing are compared with those of what was seen around the same place (a correlation
+    volume, as of FlowNet: Dosovitskiy et al., ICCV 2015, and RAFT: Teed and Deng, ECCV 2020). Where they are likest is
+    the first guess of how a cell moved, which convolutions over both pictures correct.
 
     Args:
         width: D.
-        side: cells (and tokens) along each side of the crop, each of 8 x 8 pixels.
+        side: tokens along each side of the crop, each of 8 x 8 pixels.
         channels: of a cell; a multiple of 8.
         hidden: width of the layers that read the answer from all cells.
     """
 
     def __init__(self, width: int, side: int, channels: int, hidden: int) -> None:
         super().__init__()
-        self._side = side
+        self._side, self._grid = side, 2 * side
         half = channels // 2
-        self.stem = nn.Sequential(
-            nn.Conv2d(4 * CHANNELS, half, 3, padding=1), nn.GroupNorm(_GROUPS, half), nn.GELU(),
-            nn.Conv2d(half, half, 3, stride=2, padding=1), nn.GroupNorm(_GROUPS, half), nn.GELU(),
-            nn.Conv2d(half, channels, 3, stride=2, padding=1), nn.GroupNorm(_GROUPS, channels), nn.GELU(),
-        )  # fmt: skip
+        self.look = _stem(4 * len(_SEEN), half, channels)
+        self.describe = nn.Conv2d(channels, half, 3, padding=1)
+        self.pair = _stem(4 * CHANNELS, half, channels)
         self.token = nn.Linear(2 * width, channels)
+        self.sharpness = nn.Parameter(torch.tensor(2.0))
+        window = (2 * REACH + 1) ** 2
+        self.join = nn.Conv2d(window + 2 + channels, channels, 1)
         self.near = nn.Sequential(nn.GroupNorm(_GROUPS, channels), nn.Conv2d(channels, channels, 3, padding=1))
-        self.far = nn.Sequential(nn.GroupNorm(_GROUPS, channels), nn.Conv2d(channels, channels, 3, padding=1))
-        self.flow = nn.Conv2d(channels, 2, 1)
-        self.keep = nn.Conv2d(channels, _KEPT, 1)
-        self.all = nn.Linear((_KEPT + 6) * side**2 + width, hidden)
+        self.far = nn.Sequential(
+            nn.GroupNorm(_GROUPS, channels), nn.Conv2d(channels, channels, 3, padding=2, dilation=2)
+        )
+        self.motion = nn.Conv2d(channels, _MOTION + 2, 1)
+        self.keep = nn.Conv2d(channels, _KEPT, 2, 2)
+        self.all = nn.Linear((_KEPT + 4) * side**2 + width + 6, hidden)
         self.more = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, OUTPUTS)
         with torch.no_grad():  # a fresh network hardly changes a hypothesis
             self.out.weight.mul_(0.1)
+        cells, there, step = _windows(self._grid)
+        self.cells: Tensor
+        self.there: Tensor
+        self.step: Tensor
+        self.register_buffer("cells", cells, persistent=False)
+        self.register_buffer("there", there, persistent=False)
+        self.register_buffer("step", step, persistent=False)
 
-    def forward(self, pictures: Tensor, tokens: Tensor, readout: Tensor, surface: Tensor) -> tuple[Tensor, Tensor]:
-        """The answer [B, OUTPUTS] and the flow [B, side, side, 2].
+    def forward(self, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Motions [B, 3, g, g] of cells (g = 2 side), logits [B, 2, g, g] of how sure they are, features [B, C, g, g].
+
+        Motions are right and down, as a share of the picture, and away, in the unit of depth that pictures have.
 
         Args:
             pictures: [B, CHANNELS, S, S].
             tokens: [B, side * side, 2 D], row by row.
-            readout: [B, D].
-            surface: [B, 4, side, side], the mean drawn point of each cell and its share of drawn pixels.
         """
         gelu = nn.functional.gelu
-        x: Tensor = self.stem(nn.functional.pixel_unshuffle(pictures, 2))
-        x = x + self.token(tokens).transpose(1, 2).reshape(len(x), -1, self._side, self._side)
+        both = torch.cat([pictures[:, _SEEN], pictures[:, _DRAWN]])
+        seen, drawn = self.describe(self.look(nn.functional.pixel_unshuffle(both, 2))).flatten(2).chunk(2)
+        seen, drawn = nn.functional.normalize(seen, dim=1), nn.functional.normalize(drawn, dim=1)
+        alike = drawn.mT @ seen  # [B, g * g, g * g], from each cell of the drawing to each that was seen
+        alike = alike.gather(2, self.cells.expand(len(alike), -1, -1)).masked_fill(~self.there, -1.0)
+        share = (self.sharpness.exp() * alike).masked_fill(~self.there, -torch.inf).softmax(-1)
+        guess = share @ self.step  # [B, g * g, 2]
+        x = self.pair(nn.functional.pixel_unshuffle(pictures, 2))
+        side, grid = self._side, self._grid
+        told = self.token(tokens).transpose(1, 2).reshape(len(x), -1, side, side)
+        volume = torch.cat([alike, guess / REACH * grid], 2).mT.reshape(len(x), -1, grid, grid)
+        x = self.join(torch.cat([volume, x], 1)) + nn.functional.interpolate(told, scale_factor=2.0)
         x = x + gelu(self.near(x))
         x = x + gelu(self.far(x))
-        flow = self.flow(x)
-        every = torch.cat([gelu(self.keep(x)), flow, surface], 1).flatten(1)
-        y = gelu(self.all(torch.cat([every, readout], 1)))
+        out = self.motion(x)
+        first = nn.functional.pad(guess.mT.reshape(len(x), 2, grid, grid), (0, 0, 0, 0, 0, 1))
+        return first + _FINER * out[:, :_MOTION], out[:, _MOTION:], x
+
+    def answer(self, features: Tensor, surface: Tensor, solved: Tensor, readout: Tensor) -> Tensor:
+        """What is to be done beside what was solved, and whether the hypothesis is right, [B, OUTPUTS].
+
+        Args:
+            features: of :meth:`forward`.
+            surface: [B, 4, g, g], mean drawn point of each cell, and its share of drawn pixels.
+            solved: [B, 6], the motion that explains those of the cells.
+            readout: [B, D].
+        """
+        gelu = nn.functional.gelu
+        pooled = nn.functional.avg_pool2d(surface, 2)
+        every = torch.cat([gelu(self.keep(features)).flatten(1), pooled.flatten(1), solved, readout], 1)
+        y = gelu(self.all(every))
         y = y + gelu(self.more(y))
-        return self.out(y), flow.permute(0, 2, 3, 1)
+        result: Tensor = self.out(y)
+        return result
+
+
+def _stem(channels: int, half: int, out: int) -> nn.Sequential:
+    """Half a picture's size to cells of :data:`CELL_PX`."""
+    return nn.Sequential(
+        nn.Conv2d(channels, half, 3, padding=1), nn.GroupNorm(_GROUPS, half), nn.GELU(),
+        nn.Conv2d(half, out, 3, stride=2, padding=1), nn.GroupNorm(_GROUPS, out), nn.GELU(),
+    )  # fmt: skip
+
+
+def _windows(grid: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells around each cell: their numbers [g * g, W], whether they are there, and steps [W, 2] to them as shares."""
+    reach = torch.arange(-REACH, REACH + 1)
+    down, right = (one.flatten() for one in torch.meshgrid(reach, reach, indexing="ij"))
+    number = torch.arange(grid * grid)[:, None]
+    row, column = number // grid + down, number % grid + right
+    there = (row >= 0) & (row < grid) & (column >= 0) & (column < grid)
+    cells = row.clamp(0, grid - 1) * grid + column.clamp(0, grid - 1)
+    return cells, there, torch.stack([right, down], -1) / grid

@@ -47,6 +47,10 @@ class PoseErrors:
     Args:
         model: the object; its symmetries count for MSSD and MSPD.
         step: of axes of revolution, see :meth:`perceive.pose.symmetry.Symmetries.transforms`.
+
+    Attributes:
+        model: as given.
+        corners_m: [C, 3], corners of its convex hull.
     """
 
     def __init__(self, model: ObjectModel, step: float = BOP_STEP) -> None:
@@ -56,10 +60,11 @@ class PoseErrors:
         self._vertices = vertices
         different = np.unique(vertices, axis=0)
         self._places = _homogeneous(different)
-        self._corners = _homogeneous(hull_corners(different))
+        self.corners_m = hull_corners(different)
+        self._corners = _homogeneous(self.corners_m)
         self._first_corners = _extremes(self._corners)
         self._first_places = _extremes(self._places)
-        self._tree = cKDTree(vertices)
+        self._tree = cKDTree(vertices, leafsize=32, balanced_tree=False)  # quicker to ask than the usual tree
 
     def far(self, estimate: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
         """Pairs [N] whose origins are a diameter or more apart: BOP sets their MSSD, ADD and ADI to infinity."""

@@ -193,7 +193,7 @@ def _collect(rows: Iterable[ScoredRow]) -> dict[tuple[Any, int], list[tuple[int,
     for place, row in enumerate(rows):
         pose = np.asarray(row.camera_from_object, np.float64)
         fine = pose.shape == (4, 4) and bool(np.isfinite(pose).all())
-        if not fine or not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), rtol=0.0, atol=1e-3):
+        if not fine or not (np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)) <= 1e-3).all():
             got = np.array2string(pose, precision=4)
             raise DataError(f"estimate {place} ({row.key})", "a rigid pose [4, 4]", got, "Leave such an estimate out.")
         if np.isnan(row.score):

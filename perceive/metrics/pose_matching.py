@@ -25,7 +25,7 @@ def match(errors: ArrayLike, thresholds: ArrayLike, valid: ArrayLike | None = No
         errors: [E, G] of E estimates, sorted by falling score, against G instances; or [L, E, G], other errors for
             each threshold.
         thresholds: [L]; an error must be **below**.
-        valid: bool [G], instances that may be found; None = all.
+        valid: bool [G] or, others for each threshold, [L, G]: instances that may be found; None = all.
 
     Returns:
         int64 [L, E], the index of the instance of each estimate, or -1.
@@ -39,12 +39,14 @@ def match(errors: ArrayLike, thresholds: ArrayLike, valid: ArrayLike | None = No
         raise SpecError("match", "errors [E, G] or [L, E, G] and thresholds [L]", got, "Stack one error per threshold.")
     levels, (count, instances) = len(limits), given.shape[-2:]
     free = np.ones(instances, np.bool_) if valid is None else np.asarray(valid, np.bool_)
-    if free.shape != (instances,):
-        raise SpecError("match.valid", f"bool [{instances}]", f"{free.shape}", "One per instance.")
+    if free.shape not in ((instances,), (levels, instances)):
+        raise SpecError(
+            "match.valid", f"bool [{instances}] or [{levels}, {instances}]", f"{free.shape}", "One per instance."
+        )
     found = np.full((levels, count), -1, np.int64)
     if not instances:
         return found
-    free = np.tile(free, (levels, 1))
+    free = np.broadcast_to(free, (levels, instances)).copy()
     every = np.broadcast_to(given, (levels, count, instances))
     rows = np.arange(levels)
     for number in range(count):

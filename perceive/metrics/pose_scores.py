@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perceive.metrics.pose_fast import PoseErrors, hull_corners
+from perceive.metrics.pose_fast import PoseErrors
 from perceive.metrics.pose_groups import (
     Group,
     ScoredDataset,
@@ -33,8 +34,8 @@ from perceive.metrics.pose_groups import (
     pair_errors,
 )
 from perceive.metrics.pose_matching import area_under_recall, average_precision, by_score, match
-from perceive.metrics.pose_vsd import DELTA_M, TAUS, Drawn, VisibleSurface
-from perceive.pose.raster import Box, MeshRenderer
+from perceive.metrics.pose_surfaces import surface_errors
+from perceive.metrics.pose_vsd import DELTA_M, TAUS
 from sensors.errors import DataError
 from sensors.geometry import FloatArray
 
@@ -44,8 +45,8 @@ MILLIMETRES = np.arange(2.0, 21.0, 2.0)
 ADD_SHARE = 0.1  # of the diameter
 AUC_M = 0.1
 LEAST_VISIBLE = 0.1  # instances that show less of themselves are neither asked for nor punished (BOP 2024)
-_TOGETHER = 32  # pictures that are in memory at once
 MOST_ESTIMATES = 100  # per picture (BOP 2024)
+_CELLS = 1 << 20  # thresholds x estimates x instances that are matched at a time
 
 
 @final
@@ -178,21 +179,12 @@ def score_bop19(
     groups, unused = localisation_groups(dataset, rows)
     errors = _calculators(dataset, groups)
     pairs = pair_errors(dataset, groups, errors, with_add=True)
-    surfaces = _surface_errors(dataset, groups, threads, delta_m)
+    surfaces = surface_errors(dataset, groups, errors, threads, delta_m)
     hits: dict[int, FloatArray] = {}
     near: dict[int, list[float]] = {}
     targets: dict[int, int] = {}
-    for group, pair, surface in zip(groups, pairs, surfaces, strict=True):
-        diameter = errors[group.number].model.diameter_m
-        stack = [
-            np.repeat(surface, len(SHARES), axis=0),
-            np.repeat(pair[:1] / diameter, len(SHARES), axis=0),
-            np.repeat(pair[1:2], len(PIXELS), axis=0),
-            pair[2:3] / diameter,
-            pair[3:4],
-        ]
-        limits = np.concatenate([np.tile(SHARES, len(TAUS)), SHARES, PIXELS, [ADD_SHARE, AUC_M]])
-        found = match(np.concatenate(stack), limits, group.valid)
+    limits = np.concatenate([np.tile(SHARES, len(TAUS)), SHARES, PIXELS, [ADD_SHARE, AUC_M]])
+    for group, pair, found in zip(groups, pairs, _matched(groups, pairs, surfaces, errors, limits), strict=True):
         hits[group.number] = hits.get(group.number, np.zeros(len(limits))) + (found >= 0).sum(1)
         by_add = found[-1]
         near.setdefault(group.number, []).extend(pair[3][by_add >= 0, by_add[by_add >= 0]].tolist())
@@ -274,59 +266,35 @@ def _calculators(dataset: ScoredDataset, groups: Sequence[Group]) -> dict[int, P
     return {number: PoseErrors(dataset.models[number]) for number in sorted({group.number for group in groups})}
 
 
-def _surface_errors(dataset: ScoredDataset, groups: Sequence[Group], threads: int, delta_m: float) -> list[FloatArray]:
-    """VSD [T, E, G] of each group; the depth of a picture is read once, each pose is rendered once."""
-    out: list[FloatArray] = [np.zeros((len(TAUS), *group.shape)) for group in groups]
-    pictures: dict[Any, list[int]] = {}
-    for i, group in enumerate(groups):
-        if min(group.shape):
-            pictures.setdefault(group.key, []).append(i)
-    renderers = {n: MeshRenderer(dataset.models[n], threads) for n in sorted({group.number for group in groups})}
-    corners = {number: hull_corners(renderer.model.vertices_m) for number, renderer in renderers.items()}
-    keys = list(pictures)
-    for start in range(0, len(keys), _TOGETHER):
-        surfaces: dict[int, VisibleSurface] = {}
-        for key in keys[start : start + _TOGETHER]:
-            depth, lens = dataset.depth_m(key), dataset.intrinsics_px(key)
-            for i in pictures[key]:
-                number = groups[i].number
-                surfaces[i] = VisibleSurface(renderers[number], depth, lens, delta_m=delta_m, corners_m=corners[number])
-        drawn = _drawn(dataset, groups, surfaces, renderers)
-        for i, surface in surfaces.items():
-            group = groups[i]
-            for there, pose in enumerate(group.truth):
-                if not group.valid[there]:
-                    out[i][:, :, there] = np.inf  # may not be found
-                    continue
-                truth = surface.truth(pose, drawn[i, len(group.estimate) + there])
-                for here, estimate in enumerate(group.estimate):
-                    out[i][:, here, there] = surface.vsd(estimate, truth, drawn[i, here])
-    return out
-
-
-def _drawn(
-    dataset: ScoredDataset,
+def _matched(
     groups: Sequence[Group],
-    surfaces: Mapping[int, VisibleSurface],
-    renderers: Mapping[int, MeshRenderer],
-) -> dict[tuple[int, int], Drawn]:
-    """(group, which of its estimates and then of its truths) -> its picture; those of one object are cast together."""
-    out: dict[tuple[int, int], Drawn] = {}
-    wanted: dict[int, list[tuple[tuple[int, int], Box, FloatArray, FloatArray]]] = {}
-    for i, surface in surfaces.items():
-        group = groups[i]
-        lens = np.asarray(dataset.intrinsics_px(group.key), np.float64)
-        asked = np.concatenate([np.ones(len(group.estimate), bool), group.valid])
-        for which, pose in enumerate(np.concatenate([group.estimate, group.truth])):
-            box = surface.box(pose) if asked[which] else None
-            if box is None:
-                out[i, which] = None, np.zeros((0, 0))
-            else:
-                wanted.setdefault(group.number, []).append(((i, which), box, pose, lens))
-    for number, some in wanted.items():
-        names, boxes, poses, lenses = zip(*some, strict=True)
-        depths = renderers[number].depths(np.stack(poses), np.stack(lenses), boxes)
-        out.update({name: (box, depth) for name, box, depth in zip(names, boxes, depths, strict=True)})
+    pairs: Sequence[FloatArray],
+    surfaces: Sequence[FloatArray],
+    errors: Mapping[int, PoseErrors],
+    limits: FloatArray,
+) -> list[NDArray[np.int64]]:
+    """Which instance each estimate found, int64 [L, E] of each group; groups of one shape are matched together."""
+    out: list[NDArray[np.int64]] = [np.zeros((0, 0), np.int64)] * len(groups)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, group in enumerate(groups):
+        alike.setdefault(group.shape, []).append(i)
+    for shape, every in alike.items():
+        size = max(1, _CELLS // max(1, len(limits) * shape[0] * shape[1]))
+        for some in (every[start : start + size] for start in range(0, len(every), size)):
+            diameter = np.array([errors[groups[i].number].model.diameter_m for i in some])[:, None, None, None]
+            surface, pair = np.stack([surfaces[i] for i in some]), np.stack([pairs[i] for i in some])
+            stack = [
+                np.repeat(surface, len(SHARES), axis=1),
+                np.repeat(pair[:, :1] / diameter, len(SHARES), axis=1),
+                np.repeat(pair[:, 1:2], len(PIXELS), axis=1),
+                pair[:, 2:3] / diameter,
+                pair[:, 3:4],
+            ]
+            valid = np.repeat(np.stack([groups[i].valid for i in some]), len(limits), axis=0)
+            values = np.concatenate(stack, axis=1).reshape(len(some) * len(limits), *shape)
+            found = match(values, np.tile(limits, len(some)), valid)
+            for i, part in zip(some, found.reshape(len(some), len(limits), -1), strict=True):
+                out[i] = part
     return out
 
 

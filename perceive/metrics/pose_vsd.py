@@ -34,11 +34,8 @@ def distance_image(depth_m: ArrayLike, intrinsics_px: ArrayLike, box: Box | None
         box: left, top, right, bottom of the part; None = it is the whole picture.
     """
     depth = np.asarray(depth_m, np.float64)
-    fx, fy, cx, cy = checked_intrinsics(intrinsics_px)
-    left, top, right, bottom = (0, 0, depth.shape[1], depth.shape[0]) if box is None else box
-    x = (np.arange(left, right) - cx) / fx
-    y = (np.arange(top, bottom) - cy) / fy
-    return np.asarray(depth * np.sqrt(x[None, :] ** 2 + y[:, None] ** 2 + 1.0))
+    box = (0, 0, depth.shape[1], depth.shape[0]) if box is None else box
+    return np.asarray(depth * _ray_lengths(checked_intrinsics(intrinsics_px), box))
 
 
 def vsd(
@@ -93,11 +90,7 @@ def projections_overlap(diameter_m: float, estimate: ArrayLike, truth: ArrayLike
     The benchmark's approximation: centres on the plane z = 1 nearer than the sum of the radii there. An origin in the
     plane of the camera overlaps with nothing.
     """
-    one, other = checked_pose("estimate", estimate)[:3, 3], checked_pose("truth", truth)[:3, 3]
-    if one[2] == 0.0 or other[2] == 0.0:
-        return False
-    apart = np.linalg.norm(one[:2] / one[2] - other[:2] / other[2])
-    return bool(apart < 0.5 * diameter_m * (1.0 / one[2] + 1.0 / other[2]))
+    return _balls_overlap(diameter_m, checked_pose("estimate", estimate), checked_pose("truth", truth))
 
 
 # A box, or None for out of view, and the depth in it.
@@ -177,20 +170,17 @@ class VisibleSurface:
     def truth(self, camera_from_object: ArrayLike, drawn: Drawn | None = None) -> TrueSurface:
         """The object in its true pose [4, 4], to be used for all estimates of it; ``drawn`` if it is rendered."""
         pose = checked_pose("truth", camera_from_object)
-        box, distance = self._render(pose, drawn)
-        seen = np.zeros((0, 0), np.bool_) if box is None else visible(self._test(box), distance, self._delta_m)
-        return TrueSurface(pose, box, distance, seen)
+        return TrueSurface(pose, *self._look(pose, drawn))
 
     def vsd(self, estimate: ArrayLike, truth: TrueSurface, drawn: Drawn | None = None) -> FloatArray:
         """One value per tau [T] of an estimated pose [4, 4], as :func:`vsd`; ``drawn`` if it is rendered already."""
         pose = checked_pose("estimate", estimate)
-        if self._shortcut and not projections_overlap(self._diameter, pose, truth.camera_from_object):
+        if self._shortcut and not _balls_overlap(self._diameter, pose, truth.camera_from_object):
             return np.ones(len(self._taus))
-        box, distance = self._render(pose, drawn)
-        union = int(truth.seen.sum())
+        box, distance, guessed = self._look(pose, drawn)
+        union = int(np.count_nonzero(truth.seen))
         if box is None:
             return _cost(np.zeros(0), union, self._taus, self._diameter)
-        guessed = visible(self._test(box), distance, self._delta_m)
         apart = np.zeros(0)
         common = None if truth.box is None else _overlap(box, truth.box)
         if common is not None and truth.box is not None:
@@ -198,14 +188,19 @@ class VisibleSurface:
             both = truth.seen[there] & (distance[here] > 0.0)  # all of them are visible in the estimate by definition
             guessed[here] |= both
             apart = np.abs(truth.distance_m[there][both] - distance[here][both])
-        return _cost(apart, union + int(guessed.sum()) - len(apart), self._taus, self._diameter)
+        return _cost(apart, union + int(np.count_nonzero(guessed)) - len(apart), self._taus, self._diameter)
 
-    def _render(self, pose: FloatArray, drawn: Drawn | None) -> Drawn:
+    def _look(self, pose: FloatArray, drawn: Drawn | None) -> tuple[Box | None, FloatArray, NDArray[np.bool_]]:
+        """The box of a pose, the object's distance in it and which of its pixels are visible."""
         if drawn is None:
             box = self.box(pose)
             drawn = box, np.zeros((0, 0)) if box is None else self._renderer.depth(pose, self._intrinsics, box)[0]
         box, depth = drawn
-        return drawn if box is None else (box, distance_image(depth, self._intrinsics, box))
+        if box is None:
+            return None, np.zeros((0, 0)), np.zeros((0, 0), np.bool_)
+        lengths = _ray_lengths(self._intrinsics, box)  # of the object and of what was measured
+        distance = depth * lengths
+        return box, distance, visible(self._measured(box) * lengths, distance, self._delta_m)
 
     def _closer(self, pose: FloatArray, box: Box) -> Box | None:
         """The part of a box that holds the projected hull; the box itself if something is beside or behind the eye."""
@@ -217,12 +212,35 @@ class VisibleSurface:
         (left, top), (right, bottom) = np.floor(pixel.min(0)), np.ceil(pixel.max(0)) + 1
         return _overlap(box, (int(left), int(top), int(right), int(bottom)))
 
-    def _test(self, box: Box) -> FloatArray:
+    def _measured(self, box: Box) -> NDArray[Any]:
+        """The part of the depth; 0 = nothing."""
         left, top, right, bottom = box
-        depth = np.nan_to_num(self._depth[top:bottom, left:right], nan=0.0, posinf=0.0, neginf=-1.0)
+        depth = self._depth[top:bottom, left:right]
+        if depth.min() >= 0.0 and depth.max() < np.inf:  # not so if there is a NaN
+            return depth
+        depth = np.asarray(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=-1.0))
         if (depth < 0.0).any():
             raise SensorError("VisibleSurface", "depth >= 0, 0 = nothing", "negative depth", "Pass z in metres.")
-        return distance_image(depth, self._intrinsics, box)
+        return depth
+
+
+def _ray_lengths(intrinsics: FloatArray, box: Box) -> FloatArray:
+    """Lengths [h, w] of the rays to the plane z = 1: distance per depth."""
+    fx, fy, cx, cy = intrinsics
+    x = (np.arange(box[0], box[2]) - cx) / fx
+    y = (np.arange(box[1], box[3]) - cy) / fy
+    squares = np.add(x[None, :] ** 2, y[:, None] ** 2)
+    squares += 1.0
+    return np.asarray(np.sqrt(squares, out=squares))
+
+
+def _balls_overlap(diameter_m: float, estimate: FloatArray, truth: FloatArray) -> bool:
+    """As :func:`projections_overlap`, of poses that are known to be poses."""
+    one, other = estimate[:3, 3], truth[:3, 3]
+    if one[2] == 0.0 or other[2] == 0.0:
+        return False
+    apart = np.linalg.norm(one[:2] / one[2] - other[:2] / other[2])
+    return bool(apart < 0.5 * diameter_m * (1.0 / one[2] + 1.0 / other[2]))
 
 
 def _cost(apart_m: FloatArray, union: int, taus: FloatArray, diameter_m: float) -> FloatArray:

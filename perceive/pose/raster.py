@@ -18,7 +18,7 @@ from sensors.errors import SpecError
 from sensors.geometry import FloatArray, invert
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
-_NEAREST_M = 1e-3  # a corner of the object nearer than this has no picture
+NEAREST_M = 1e-3  # a corner of the object nearer than this has no picture
 
 
 @final
@@ -70,10 +70,10 @@ class MeshRenderer:
         poses = np.asarray(camera_from_object, np.float64).reshape(-1, 4, 4)
         fx, fy, cx, cy = np.asarray(intrinsics_px, np.float64)
         corner = (poses[:, None, :3, :3] @ self._corners[None, :, :, None])[..., 0] + poses[:, None, :3, 3]
-        ahead = (corner[..., 2] > _NEAREST_M).any()
+        ahead = (corner[..., 2] > NEAREST_M).any()
         if not ahead:
             return None
-        if (corner[..., 2] <= _NEAREST_M).any():
+        if (corner[..., 2] <= NEAREST_M).any():
             return (0, 0, width, height)
         u, v = fx * corner[..., 0] / corner[..., 2] + cx, fy * corner[..., 1] / corner[..., 2] + cy
         left, top = max(int(np.floor(u.min())), 0), max(int(np.floor(v.min())), 0)
@@ -85,35 +85,62 @@ class MeshRenderer:
         distance = self._cast(camera_from_object, intrinsics_px, box)["t_hit"].numpy()
         return np.where(np.isfinite(distance), distance, np.float32(0))
 
-    def depths(self, poses: FloatArray, intrinsics_px: FloatArray, boxes: Sequence[Box]) -> list[NDArray[np.float32]]:
+    def depths(
+        self,
+        poses: FloatArray,
+        intrinsics_px: FloatArray,
+        boxes: Sequence[Box],
+        runs: Sequence[NDArray[np.int64]] | None = None,
+    ) -> list[NDArray[np.float32]]:
         """Depth of many poses, each in a box and by a camera of its own, cast together: small boxes cost little then.
 
         Args:
             poses: [N, 4, 4], camera_from_object.
             intrinsics_px: [N, 4].
             boxes: N parts of pictures, none of them empty.
+            runs: N of int64 [h, 2]: the first pixel of each row of a box through which a ray is cast and the one after
+                the last, from the box's left; elsewhere the depth is 0. None = all pixels.
 
         Returns:
             float32 [h, w] for each, as :meth:`depth`.
         """
         sizes = [(bottom - top, right - left) for left, top, right, bottom in boxes]
-        ends = np.cumsum([0, *(h * w for h, w in sizes)])
-        six = np.empty((int(ends[-1]), 6), np.float32)
-        for pose, camera, box, (h, w), first, last in zip(
-            poses, intrinsics_px, boxes, sizes, ends[:-1], ends[1:], strict=True
-        ):
+        if runs is None:
+            runs = [np.tile(np.array([0, width]), (height, 1)) for height, width in sizes]
+        # The six numbers of a ray but for what its column adds, one row of a picture per row.
+        fixed = np.empty((sum(height for height, _ in sizes), 6), np.float32)
+        columns, turns, row = [], [], 0
+        for pose, (fx, fy, cx, cy), (left, top, right, bottom) in zip(poses, intrinsics_px, boxes, strict=True):
             back = invert(pose)
-            fx, fy, cx, cy = camera
-            u = ((np.arange(box[0], box[2]) - cx) / fx).astype(np.float32)
-            v = ((np.arange(box[1], box[3]) - cy) / fy).astype(np.float32)
             turn = back[:3, :3].astype(np.float32)
-            part = six[first:last].reshape(h, w, 6)
-            part[..., :3] = back[:3, 3]
-            for axis, (along, down, ahead) in enumerate(turn):
-                np.add(u * along, (v * down + ahead)[:, None], out=part[..., 3 + axis])
+            v = ((np.arange(top, bottom) - cy) / fy).astype(np.float32)
+            part = fixed[row : row + bottom - top]
+            part[:, :3] = back[:3, 3]
+            part[:, 3:] = v[:, None] * turn[:, 1] + turn[:, 2]
+            columns.append(((np.arange(left, right) - cx) / fx).astype(np.float32))
+            turns.append(turn[:, 0])
+            row += bottom - top
+        heights, widths = np.array(sizes).T
+        first, last = np.concatenate(runs).T
+        count = last - first
+        before = np.cumsum(count) - count  # rays of earlier rows
+        number = np.arange(int(count.sum()))
+        column = number + np.repeat(np.repeat(np.cumsum(widths) - widths, heights) + first - before, count)
+        u = np.concatenate(columns)[column]
+        six = np.repeat(fixed, count, axis=0)
+        begin = 0
+        for turn, some in zip(turns, runs, strict=True):
+            end = begin + int((some[:, 1] - some[:, 0]).sum())
+            for axis, along in enumerate(turn):
+                six[begin:end, 3 + axis] += u[begin:end] * along
+            begin = end
         distance = self._scene.cast_rays(self._core.Tensor(six), self._threads)["t_hit"].numpy()
-        distance[~np.isfinite(distance)] = 0
-        return [distance[a:b].reshape(size) for a, b, size in zip(ends[:-1], ends[1:], sizes, strict=True)]
+        np.copyto(distance, 0, where=np.isinf(distance))
+        width = np.repeat(widths, heights)
+        out = np.zeros(int(width.sum()), np.float32)
+        out[number + np.repeat(np.cumsum(width) - width + first - before, count)] = distance
+        ends = np.cumsum(heights * widths)
+        return [part.reshape(size) for part, size in zip(np.split(out, ends[:-1]), sizes, strict=True)]
 
     def render(self, camera_from_object: ArrayLike, intrinsics_px: ArrayLike, box: Box) -> Rendering:
         """Everything.

@@ -12,6 +12,7 @@ from torch import Tensor
 from perceive.geometry import full_precision
 from perceive.points.registration.rigid import exp_twist, invert_rigid, rigid
 from perceive.pose.covariance import about_origin, observed, pose_covariance
+from perceive.pose.hidden_motions import hidden_motions
 from perceive.pose.model import ObjectModel
 from perceive.pose.surface_planes import SurfacePlanes
 from sensors.errors import DataError, SpecError
@@ -80,7 +81,7 @@ class ModelRefiner:
             raise SpecError("ModelRefiner.points", f"{LEAST_POINTS} at least", f"{points}", "Correct it.")
         self.model, self.points, self.device = model, points, torch.device(device)
         self.planes = SurfacePlanes(model, device=self.device)
-        self._hidden = _hidden_motions(model, self.planes)
+        self._hidden = hidden_motions(model, self.planes)
 
     def refine(
         self,
@@ -326,21 +327,6 @@ class _Run:
         turn, shift = motion[:, :3, :3], motion[:, :3, 3]
         self.shift[active] = (turn @ self.shift[active][..., None])[..., 0] + shift
         self.turn[active] = turn @ self.turn[active]
-
-
-def _hidden_motions(model: ObjectModel, planes: SurfacePlanes) -> Tensor | None:
-    """Orthonormal motions [6, K] about the model's middle that its axes of revolution hide."""
-    if not model.symmetries.continuous:
-        return None
-    motions = [
-        np.concatenate([one.axis, np.cross(one.offset_m - planes.middle_m, one.axis)])
-        for one in model.symmetries.continuous
-    ]
-    motion = torch.from_numpy(np.stack(motions, -1))
-    motion[:3] *= planes.size_m
-    u, s, _ = torch.linalg.svd(motion, full_matrices=False)
-    hidden: Tensor = u[:, s > 1e-9 * s[0]]
-    return hidden
 
 
 def _checked_poses(camera_from_object: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,12 @@ class Kind:
 
 PARTIAL = Kind(points=512, drawn=768, noise_m=0.01, outlier_share=0.03)
 WHOLE = Kind(points=512, drawn=512, noise_m=0.004, outlier_share=0.0)
+# What else the networks of "equal size" are shown, without having learned from it.
+OTHERWISE = {
+    "without outliers": replace(PARTIAL, outlier_share=0.0),
+    "10% outliers": replace(PARTIAL, outlier_share=0.1),
+}
+STRAY = 2.0  # times the usual distance to the fourth-nearest point; about 2 of 100 points are beyond it
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +95,19 @@ def shapes(kind: Kind, seed: int, per_class: int) -> Shapes:
         kept = (xyz_m @ side[..., None])[..., 0].argsort(1)[:, : kind.points, None].expand(-1, -1, 3)
         xyz_m = xyz_m.gather(1, kept)
     return Shapes(xyz_m - xyz_m.mean(1, keepdim=True), label)
+
+
+def without_strays(data: Shapes) -> Shapes:
+    """The clouds with each stray point where its nearest neighbour that is none is, so that no maximum knows of it."""
+    parts = []
+    for start in range(0, len(data.label), 100):
+        xyz_m = data.xyz_m[start : start + 100]
+        apart = torch.cdist(xyz_m, xyz_m)
+        fourth = apart.topk(5, largest=False).values[..., 4]
+        stray = fourth > STRAY * fourth.median(1, keepdim=True).values
+        instead = apart.masked_fill(stray[:, None], torch.inf).argmin(-1)  # of a point that is none: itself
+        parts.append(xyz_m.gather(1, instead[..., None].expand_as(xyz_m)))
+    return Shapes(torch.cat(parts), data.label)
 
 
 def batch_of(xyz_m: Tensor) -> Batch:
@@ -124,7 +143,7 @@ def augmented(xyz_m: Tensor, rng: np.random.Generator, free: bool = False) -> Te
 def groups_model(points: int, **changes: Any) -> PerceptionModel:
     """Group tokens, a trunk, a class head."""
     space = spaces.Dict({"xyz_m": box(-9, 9, (points, 3)), "count": box(0, points, (1,), np.int64)})
-    settings: dict[str, Any] = {"groups": 32, "size": 16, "hidden": 32, "reach_m": 0.1, **changes}
+    settings: dict[str, Any] = {"groups": 32, "size": 16, "hidden": 32, "reach_m": 0.1, "lonely": 2.0, **changes}
     encoder = PointGroupEncoder(space, 1, WIDTH, **settings)
     trunk = Trunk(WIDTH, 0, depth=2, heads=4, mlp_ratio=2.0, shortest_m=0.2)
     return PerceptionModel({CLOUD: encoder}, trunk, {"class": ClassHead(WIDTH, CLASS_NAMES, pooled=True)}, WIDTH)
@@ -210,30 +229,42 @@ def say(part: str, seed: int, values: Values) -> None:
 
 
 def equal_size(effort: Effort, seed: int) -> Values:
-    """Accuracy of group tokens and a trunk, of PointNets of as many parameters, and of tokens without places."""
+    """Accuracy of group tokens and a trunk, of PointNets of as many parameters, and of what each part of it is for."""
     out: Values = {}
-    test = shapes(PARTIAL, HELD_OUT, effort.test_per_class)
+    kinds = {"": PARTIAL, **{f", seen {name}": kind for name, kind in OTHERWISE.items()}}
+    tests = {name: shapes(kind, HELD_OUT, effort.test_per_class) for name, kind in kinds.items()}
     data = shapes(PARTIAL, seed, effort.many_per_class)
-    first = Shapes(*(value[: effort.few_per_class * len(CLASS_NAMES)] for value in (data.xyz_m, data.label)))
     points = PARTIAL.points
     size = parameters_of(groups_model(points))
+    cleaned = "PointNet, stray points left out"
     arms: dict[str, Callable[[], nn.Module]] = {
         "groups and trunk": lambda: groups_model(points),
+        "groups and trunk, stray points as centres": lambda: groups_model(points, lonely=None),
         "PointNet": lambda: pointnet(size, False),
+        cleaned: lambda: pointnet(size, False),
         "PointNet with T-nets": lambda: pointnet(size, True),
         "groups without places": lambda: groups_model(points, placed=False),
         "one group of all points": lambda: groups_model(points, groups=1, size=points),
     }
     for name, make in arms.items():
-        for amount, some in ((effort.few_per_class, first), (effort.many_per_class, data)):
+        as_seen = without_strays if name == cleaned else _as_it_is
+        learned = as_seen(data)
+        for amount in (effort.few_per_class, effort.many_per_class):
             torch.manual_seed(seed)
             model = make()
             out[f"{name}: parameters"] = parameters_of(model)
+            some = Shapes(*(value[: amount * len(CLASS_NAMES)] for value in (learned.xyz_m, learned.label)))
             taken = taught(model, some, effort.steps, effort.batch, seed)
-            out[f"{name}, {amount} shapes of a class: right, fraction"] = accuracy(model, test)
+            for told, test in tests.items():
+                out[f"{name}, {amount} shapes of a class{told}: right, fraction"] = accuracy(model, as_seen(test))
             out[f"{name}, {amount} shapes of a class: training, CPU s"] = taken
-        say("equal_size", seed, {key: value for key, value in out.items() if key.startswith(name)})
+        amounts = tuple(f"{name}, {amount} " for amount in (effort.few_per_class, effort.many_per_class))
+        say("equal_size", seed, {key: value for key, value in out.items() if key.startswith(amounts)})
     return out
+
+
+def _as_it_is(data: Shapes) -> Shapes:
+    return data
 
 
 def rotation(effort: Effort, seed: int) -> Values:
@@ -243,7 +274,7 @@ def rotation(effort: Effort, seed: int) -> Values:
     data = shapes(WHOLE, seed, effort.many_per_class)
     free = turns(np.random.default_rng(HELD_OUT), len(test.label), free=True)
     # Tokens without places tell of the whole only by large groups; the same groups for all.
-    same = {"size": 32}
+    same = {"size": 32, "lonely": None}
     pairs = {**same, "geometry": "pairs", "placed": False, "normal_neighbours": 12}
     arms: dict[str, tuple[dict[str, Any], bool]] = {
         "xyz": (same, False),

@@ -62,8 +62,12 @@ def voxels_of(space: spaces.Dict, **changes: Any) -> Encoder:
     return made(PointVoxelEncoder, space, small, **changes)
 
 
-MAKERS = [groups_of, pairs_of, voxels_of]
-every = pytest.mark.parametrize("make", MAKERS, ids=["groups", "pairs", "voxels"])
+def company_of(space: spaces.Dict, **changes: Any) -> Encoder:
+    return groups_of(space, **{"lonely": 2.0, **changes})
+
+
+MAKERS = [groups_of, pairs_of, company_of, voxels_of]
+every = pytest.mark.parametrize("make", MAKERS, ids=["groups", "pairs", "company", "voxels"])
 both = pytest.mark.parametrize("space", [point_space(), lidar_space()], ids=["points", "lidar"])
 
 

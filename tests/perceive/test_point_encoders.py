@@ -90,7 +90,7 @@ def test_where_a_sensor_stands_changes_no_bit_of_a_group() -> None:
         assert torch.equal(encoder(stream).features, encoder(changed(stream, base_from_lidar=pose)).features)
 
 
-@pytest.mark.parametrize("make", [*MAKERS, thinning], ids=["groups", "pairs", "voxels", "thinned"])
+@pytest.mark.parametrize("make", [*MAKERS, thinning], ids=["groups", "pairs", "company", "voxels", "thinned"])
 @both
 def test_batch_mates_do_not_matter(make: Make, space: spaces.Dict) -> None:
     encoder, stream = make(space), cloud_of(space, size=3)

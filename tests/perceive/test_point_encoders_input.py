@@ -236,6 +236,8 @@ def test_what_does_not_fit_is_refused(make: Make, space: spaces.Dict, changes: d
         (groups_of, {"reach_m": 0.0}, "reach_m"),
         (groups_of, {"geometry": "polar"}, "geometry"),
         (groups_of, {"normal_neighbours": 2}, "normal_neighbours"),
+        (groups_of, {"lonely": 1.0}, "lonely"),
+        (groups_of, {"lonely": NAN}, "lonely"),
         (voxels_of, {"tokens": 0}, "tokens"),
         (voxels_of, {"edge_m": NAN}, "edge_m"),
         (voxels_of, {"low_m": (0, 0, 2)}, "low_m"),

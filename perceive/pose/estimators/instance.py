@@ -18,10 +18,10 @@ from perceive.pose.estimate import PoseEstimate, PoseEstimator, check_view
 from perceive.pose.estimators.instance_views import CropReader, Seen, poses_with_depth, poses_without_depth, within
 from perceive.pose.model import ObjectModel
 from perceive.pose.proposals import propose
-from perceive.pose.proposals_object import Palette, object_proposals
-from perceive.pose.raster import MeshRenderer
-from perceive.pose.refine import ModelRefiner
-from perceive.pose.templates.scene import Scene, silhouette_m2
+from perceive.pose.proposals_object import object_proposals
+from perceive.pose.templates.hypotheses import rough_covariance
+from perceive.pose.templates.scene import Known, Scene
+from perceive.pose.templates.settle import settle_alone
 from perceive.pose.verify import Verifier
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.frames import RgbdFrame
@@ -29,6 +29,7 @@ from sensors.geometry import FloatArray, unproject
 
 _SAME = 0.02  # boxes may differ from those of the training by this share of the diameter
 _UNIONS = 10  # of patches that are looked at, at most
+_TOLERANCE, _FLOOR_M, _JUDGE_PX = 0.02, 0.002, 40  # of judging without a mask, as TemplateEstimator's
 _LEAST_POINTS = 20  # measured pixels of an object below which its depth is not used
 
 
@@ -52,6 +53,7 @@ class InstanceEstimator(PoseEstimator):
         points: of the picture that hypotheses are refined with.
         least_present: what is found without a mask counts only if the network is so sure that the object is there.
         least_score: and if rendering and comparing gives it this score.
+        sure: a score without a mask at which no other place is tried.
         others: further hypotheses in an answer.
         head: name of the network's head.
         crop: name of its sensor with the crop.
@@ -76,7 +78,8 @@ class InstanceEstimator(PoseEstimator):
         samples: int = 4,
         points: int = 512,
         least_present: float = 0.3,
-        least_score: float = 0.4,
+        least_score: float = 0.3,
+        sure: float = 0.85,
         others: int = 4,
         head: str = "coordinates",
         crop: str = "crop",
@@ -96,10 +99,10 @@ class InstanceEstimator(PoseEstimator):
         self._models = _fitting({one.number: one for one in listed}, self._reader)
         self._extent, self._passes, self._reach, self._reach_px = extent, passes, reach, reach_px
         self._samples, self._points, self._others, self._seed = samples, points, others, seed
-        self._least_present, self._least_score = least_present, least_score
+        self._least_present, self._least_score, self._sure = least_present, least_score, sure
         self._scene: Scene | None = None  # of the last picture: several objects may be asked for in it
-        self._palettes: dict[int, Palette] = {}
-        self._tools: dict[int, tuple[MeshRenderer, ModelRefiner, Verifier]] = {}
+        self._known: dict[int, Known] = {}
+        self._verifiers: dict[int, Verifier] = {}
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -115,8 +118,7 @@ class InstanceEstimator(PoseEstimator):
         model = self._models[number]
         if mask is not None:
             view = aim_at_mask(frame, mask, model.diameter_m, self._reader.size_px, self._extent)
-            found = self._follow(frame, model, [view], mask)
-            return found[:1]
+            return self._follow(frame, model, [view], mask)[:1]
         if not (np.isfinite(frame.depth_m) & (frame.depth_m > 0)).any():
             raise SpecError(where, "a mask, or depth to find things by", "neither", "Pass the object's mask.")
         masks = self._places(frame, model)
@@ -128,18 +130,36 @@ class InstanceEstimator(PoseEstimator):
         likely = sorted(
             (k for k, one in enumerate(seen) if one.present >= self._least_present), key=lambda k: -seen[k].present
         )
-        found = [one for k in likely[: 2 * most + 2] for one in self._follow(frame, model, [views[k]], None)]
+        found: list[PoseEstimate] = []
+        for k in likely[: 2 * most + 2]:
+            found += [self._settled(frame, model, one) for one in self._follow(frame, model, [views[k]], None)]
+            if most == 1 and found and found[-1].score > self._sure:
+                break
         found = [one for one in found if one.score >= self._least_score]
         return _apart(sorted(found, key=lambda one: -one.score), model.diameter_m)[:most]
+
+    def _settled(self, frame: RgbdFrame, model: ObjectModel, one: PoseEstimate) -> PoseEstimate:
+        """An estimate judged by all that its pose says should be seen, so that those of different places compare."""
+        assert self._scene is not None, "made by what found the places"
+        known, camera = self._known_of(model), np.asarray(frame.intrinsics_px, np.float64)
+        poses = np.concatenate([one.camera_from_object[None], one.others])
+        first = rough_covariance(one.camera_from_object, model.diameter_m) if one.covariance is None else one.covariance
+        given = np.tile(first, (len(poses), 1, 1))
+        poses, score, covariance = settle_alone(
+            self._scene, frame.rgb, known, poses, given, camera, self._points, self._seed
+        )
+        order = np.argsort(-score, kind="stable")
+        best, rest = int(order[0]), order[1 : 1 + self._others]
+        return PoseEstimate(model.number, poses[best], float(score[best]), covariance[best], poses[rest], score[rest])
 
     def _places(self, frame: RgbdFrame, model: ObjectModel) -> list[NDArray[np.bool_]]:
         """Where the object may be: things that stand alone, and patches of a heap that have its colours and size."""
         if self._scene is None or not self._scene.shows(frame):
             self._scene = Scene(frame)
-        if model.number not in self._palettes:
-            self._palettes[model.number] = Palette(model)
-        palette = self._palettes[model.number]
-        unions = object_proposals(self._scene.patches, palette, model.diameter_m, silhouette_m2(model), most=_UNIONS)
+        known = self._known_of(model)
+        unions = object_proposals(
+            self._scene.patches, known.palette, model.diameter_m, known.silhouette_m2, most=_UNIONS
+        )
         return propose(frame, largest_m=2 * model.diameter_m) + [one.mask for one in unions]
 
     def _follow(
@@ -184,7 +204,8 @@ class InstanceEstimator(PoseEstimator):
     ) -> PoseEstimate | None:
         """The best pose of one crop; None = there is none."""
         there = within(seen, frame, mask)
-        renderer, refiner, verifier = self._tools_of(model)
+        known = self._known_of(model)
+        renderer, refiner, verifier = known.renderer, known.refiner, self._verifiers[model.number]
         height, width = frame.depth_m.shape
         shown = mask if mask is not None else _whole_mask(seen, there, frame)
         measured = shown & np.isfinite(frame.depth_m) & (frame.depth_m > 0)
@@ -214,11 +235,11 @@ class InstanceEstimator(PoseEstimator):
             model.number, stack[first], float(scores[first]), covariances[kept[first]], stack[rest], scores[rest]
         )
 
-    def _tools_of(self, model: ObjectModel) -> tuple[MeshRenderer, ModelRefiner, Verifier]:
-        if model.number not in self._tools:
-            renderer = MeshRenderer(model)
-            self._tools[model.number] = (renderer, ModelRefiner(model, self._points), Verifier(renderer))
-        return self._tools[model.number]
+    def _known_of(self, model: ObjectModel) -> Known:
+        if model.number not in self._known:
+            known = Known(model, _TOLERANCE, _FLOOR_M, _JUDGE_PX, self._points)
+            self._known[model.number], self._verifiers[model.number] = known, Verifier(known.renderer)
+        return self._known[model.number]
 
 
 def _whole_mask(seen: Seen, there: NDArray[np.bool_], frame: RgbdFrame) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from perceive.pose.templates.features import PatchFeatures, SurfaceFeatures
 from perceive.pose.templates.hypotheses import apart, different, of_one_body, rough_covariance, searched, thinned
 from perceive.pose.templates.matching import Cells, best_poses, by_cells, compare, mutual_matches
 from perceive.pose.templates.scene import Known, Scene
+from perceive.pose.templates.settle import settle_alone
 from perceive.pose.templates.store import (
     METRIC_SIDE,
     Kind,
@@ -231,9 +232,7 @@ class TemplateEstimator(PoseEstimator):
         found: list[PoseEstimate] = []
         for _, mask in rough[: self._tried + most - 1]:
             for one in self._one(frame, known, mask, _SHARE):
-                again = self._again(scene, frame.rgb, known, one, camera)
-                if again is not None:
-                    found.append(again)
+                found.append(self._again(scene, frame.rgb, known, one, camera))
             if most == 1 and found and found[-1].score > self._sure:
                 break
         found.sort(key=lambda one: -one.score)
@@ -241,27 +240,14 @@ class TemplateEstimator(PoseEstimator):
 
     def _again(
         self, scene: Scene, rgb: NDArray[np.uint8], known: Known, one: PoseEstimate, camera: FloatArray
-    ) -> PoseEstimate | None:
-        """An estimate refined and judged by what its hypotheses themselves say they explain; None = nothing."""
+    ) -> PoseEstimate:
+        """An estimate refined and judged by what its hypotheses themselves say they explain."""
         poses = np.concatenate([one.camera_from_object[None], one.others])[:_ALONE]
-        score = known.judge.score_alone(rgb, scene.depth_m, scene.standing, poses, camera)
-        best = poses[int(score.argmax())]
         first = one.covariance
         if first is None:
             first = rough_covariance(one.camera_from_object, known.model.diameter_m)
-        covariance = np.tile(first, (len(poses), 1, 1))
-        for _ in range(2):
-            mask = known.judge.shown(scene.depth_m, scene.standing, best, camera)
-            row, column = np.nonzero(mask)
-            if len(row) < _LEAST_DEPTH:
-                break
-            points = thinned(row, column, scene.depth_m, camera, 4 * self._points, self._seed)
-            refined = known.refiner.refine(torch.from_numpy(points), torch.from_numpy(best[None]))
-            new = refined.camera_from_object.numpy()
-            judged = known.judge.score_alone(rgb, scene.depth_m, scene.standing, new, camera)
-            poses, score = np.concatenate([poses, new]), np.concatenate([score, judged])
-            covariance = np.concatenate([covariance, refined.covariance.numpy()])
-            best = new[0]
+        given = np.tile(first, (len(poses), 1, 1))
+        poses, score, covariance = settle_alone(scene, rgb, known, poses, given, camera, 4 * self._points, self._seed)
         return self._best(known, poses, score, covariance)[0]
 
     def _scene_of(self, frame: RgbdFrame) -> Scene:

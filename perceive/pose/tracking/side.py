@@ -28,6 +28,7 @@ class Side:
         rim_m: float64 [H, M, 3], points just inside of the outline, in the object's frame.
         rim_px: float64 [H, M, 2], unit vectors in the picture, out of the object.
         inside_px: how far the points of the rim lie inside of the outline, on average.
+        inner: bool [H, N], points whose neighbours in the drawing are of the object as well; None = not known.
     """
 
     xyz_m: FloatArray
@@ -36,6 +37,7 @@ class Side:
     rim_m: FloatArray
     rim_px: FloatArray
     inside_px: float
+    inner: NDArray[np.bool_] | None = None
 
 
 def see(
@@ -85,7 +87,8 @@ def see(
     rotation = camera_from_object[:3, :3]
     xyz = drawn.coordinates_m[0][there].astype(np.float64)
     normal = drawn.normal[0][there].astype(np.float64) @ rotation
-    edge = there & ~binary_erosion(there)
+    inner = binary_erosion(there)
+    edge = there & ~inner
     down, right = np.gradient(gaussian_filter(there.astype(np.float64), 1.5))
     outwards = -np.stack([right[edge], down[edge]], -1)
     length = np.linalg.norm(outwards, axis=-1)
@@ -99,4 +102,5 @@ def see(
         rim_m[None],
         (outwards[kept] / length[kept, None])[None],
         0.5 * step,
+        inner[there][None],
     )

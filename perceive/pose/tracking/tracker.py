@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -10,22 +11,30 @@ from numpy.typing import ArrayLike
 
 from perceive.pose.estimate import PoseEstimator
 from perceive.pose.model import ObjectModel
-from perceive.pose.raster import MeshRenderer
 from perceive.pose.symmetry import symmetry_nearest
-from perceive.pose.tracking.fit import DepthView, Fitted, fit
+from perceive.pose.tracking.fit import DepthView
 from perceive.pose.tracking.frames import FrameGate
+from perceive.pose.tracking.memory import SceneMemory
 from perceive.pose.tracking.motion import DampedMotion
 from perceive.pose.tracking.search import Searching
-from perceive.pose.tracking.side import Side, see
+from perceive.pose.tracking.settling import Pose, Settling
+from perceive.pose.tracking.starts import shifted
 from perceive.pose.tracking.tracked import TrackedPose
-from perceive.pose.tracking.verdict import Limits, Verdict, hue_difference, judge
+from perceive.pose.tracking.turn import turn_spread
+from perceive.pose.tracking.verdict import Limits, Verdict, hue_difference
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray, invert
 
 _UNKNOWN = 1.6  # farther to look while the velocity is not known
-_COARSE, _FINE = (1.0, 0.7, 0.5), (0.5, 0.35, 0.25)  # reaches, as shares of reach_m
-_FOUND = Limits(agree=0.95, visible=0.7, outline=0.85)  # a found pose has no past that speaks for it
+_FOUND = Limits(agree=0.95, visible=0.7, outline=0.85, through=0.01)  # a found pose has no past that speaks for it
+_YOUNG = Limits(agree=0.93, visible=0.3, outline=0.75, through=0.02)  # nor has one much that was found just now
+_YOUNG_FRAMES = 3
+_PLAIN = Limits(agree=0.95, outline=0.6, through=0.02)  # less than that: see whether another start explains more
+_TURN_RAD = 0.004  # a turn that is known worse than that may not be known at all
+_TURN_CHECK_S, _TURN_UNSEEN_S = 0.2, 0.5
+_SOON_S = 0.35  # later than that it may be anywhere; a search is cheaper
+_STOOD = 0.5  # what has stood there before, for so large a share, is not the object
 
 
 @final
@@ -55,8 +64,7 @@ class PoseTracker:
         damping_s: of the prediction; 0 = none.
         lost_after_s: how long it may stay unconfirmed before it counts as lost.
         occlusion_test: False = what is in front counts as if it were the object; to see what the test is worth.
-        hue: how far the chromaticity of what the estimator found may be from the model's, 0 to 1; None = colours do
-            not count. A grey model has none to compare.
+        hue: greatest difference of chromaticity of what was found to the model, 0 to 1; None = not compared.
         threads: of the renderer; 0 = all cores.
 
     Raises:
@@ -97,11 +105,9 @@ class PoseTracker:
                 "Give it this model.",
             )
         self.model = model
-        self._renderer = MeshRenderer(model, threads)
-        self._symmetries = model.symmetries.transforms(0.02)
-        self._reach_m = min(max(0.2 * model.diameter_m, 0.015), 0.04) if reach_m is None else reach_m
-        self._noise_m, self._points, self._rim = noise_m, points, rim
-        self._lost_after_s, self._occlusion_test = lost_after_s, occlusion_test
+        reach_m = min(max(0.2 * model.diameter_m, 0.015), 0.04) if reach_m is None else reach_m
+        self._settling = Settling(model, reach_m, noise_m, points, rim, occlusion_test, threads)
+        self._lost_after_s = lost_after_s
         self._hue = hue
         self._motion = DampedMotion(damping_s)
         self._gate = FrameGate(where)
@@ -110,6 +116,9 @@ class PoseTracker:
         self._base_from_object: FloatArray | None = None
         self._covariance: FloatArray | None = None
         self._measured_s = -math.inf
+        self._memory = SceneMemory()
+        self._turn_checked_s = self._turn_seen_s = -math.inf
+        self._young = 0  # frames until a found pose counts as followed
         self._last: TrackedPose | None = None
         self.missed_frames = 0  # frames without any depth
 
@@ -119,7 +128,8 @@ class PoseTracker:
         if self._search is not None:
             self._search.cancel()
         self._base_from_object = self._covariance = self._last = None
-        self._measured_s, self.missed_frames = -math.inf, 0
+        self._measured_s, self.missed_frames, self._young = -math.inf, 0, 0
+        self._memory.forget()
 
     def start(self, camera_from_object: ArrayLike, frame: RgbdFrame) -> None:
         """Say where the object is in a frame (from an estimator, a person, a known place).
@@ -136,13 +146,15 @@ class PoseTracker:
         turn = pose[:3, :3]
         if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) or np.linalg.det(turn) < 0:
             raise DataError(self._where, "a rotation", f"{turn!r}", "Pass a rigid transform.")
-        if np.linalg.norm(pose[:3, 3]) > 50.0 or (pose @ [*self._middle_m(), 1.0])[2] <= 0:
+        if np.linalg.norm(pose[:3, 3]) > 50.0 or (pose @ [*self._settling.middle_m, 1.0])[2] <= 0:
             raise DataError(
                 self._where, "an object in front of the camera, in metres", f"{pose[:3, 3]}", "Are those millimetres?"
             )
         self._base_from_object = np.asarray(frame.base_from_camera, np.float64) @ pose
         self._motion.start(self._base_from_object, frame.stamp_s)
-        self._covariance, self._measured_s, self._last = None, frame.stamp_s, None
+        self._covariance, self._measured_s, self._last, self._young = None, frame.stamp_s, None, 0
+        self._turn_checked_s = self._turn_seen_s = frame.stamp_s
+        self._memory.forget()
         if self._search is not None:
             self._search.cancel()
 
@@ -175,7 +187,7 @@ class PoseTracker:
             if found is None:
                 said = Verdict("lost", "out of view", 0.0, 0.0, 0.0)
             else:
-                pose, covariance, said = found
+                pose, covariance, said = self._turn(view, found, frame.stamp_s)
                 if said.state == "tracked":
                     return self._accept(frame, pose, covariance, said)
         if self._search is not None and self._lost(frame.stamp_s, said):
@@ -192,10 +204,11 @@ class PoseTracker:
         if picked is None or self._search is None:
             return None
         kept = (self._base_from_object, self._covariance, self._measured_s)
+        self._young, self._turn_seen_s, self._turn_checked_s = _YOUNG_FRAMES, older.stamp_s, older.stamp_s
         pose, covariance, said = picked
         if self._base_from_object is not None:
             before = invert(older.base_from_camera) @ self._base_from_object
-            pose = symmetry_nearest(pose, before, self._symmetries)
+            pose = symmetry_nearest(pose, before, self._settling.symmetries)
         self._motion.start(np.asarray(older.base_from_camera) @ pose, older.stamp_s)
         since = (*self._search.since(older.stamp_s), frame)
         answer = self._accept(older, pose, covariance, said)
@@ -206,24 +219,32 @@ class PoseTracker:
             if found is None or found[2].state != "tracked":
                 # It was there; it is not any more: as it was before.
                 self._base_from_object, self._covariance, self._measured_s = kept
+                self._young = 0
                 if kept[0] is not None:
                     self._motion.start(kept[0], kept[2])
                 return None
             answer = self._accept(later, *found)
         return answer
 
-    def _confirm(self, frame: RgbdFrame, candidates: FloatArray) -> tuple[FloatArray, FloatArray, Verdict] | None:
+    def _confirm(self, frame: RgbdFrame, candidates: FloatArray) -> Pose | None:
         """The candidate that the frame itself bears out best; of equal ones that nearest to where it was."""
         view = self._gate.view(frame)
-        best: tuple[FloatArray, FloatArray, Verdict] | None = None
+        best: Pose | None = None
         best_worth = -math.inf
         for candidate in candidates:
             if self._other_colour(view, frame, candidate, 2.0):  # saves the fit, most of the time
                 continue
-            found = self._settle(view, candidate[None], candidate, _FOUND)
+            settled = self._settling.settle(view, candidate[None], candidate, _FOUND, self._wider(), 1)
+            found = settled[0] if settled else None
             if found is None or found[2].state != "tracked" or self._other_colour(view, frame, found[0], 1.0):
                 continue
-            worth = found[2].agree_share * found[2].visible_share * found[2].outline_share
+            if self._stood_before(view, frame, found[0]):
+                continue
+            resolved = self._settling.resolve_turn(view, found, _FOUND, self._wider())
+            if resolved is None:
+                continue
+            found = resolved
+            worth = found[2].worth
             if self._base_from_object is not None:
                 before = invert(frame.base_from_camera) @ self._base_from_object
                 worth -= 0.2 * float(np.linalg.norm(found[0][:3, 3] - before[:3, 3]))
@@ -232,59 +253,77 @@ class PoseTracker:
         return best
 
     def _other_colour(self, view: DepthView, frame: RgbdFrame, pose: FloatArray, slack: float) -> bool:
-        side = self._see(view, pose)
+        side = self._settling.see(view, pose)
         if self._hue is None or side is None:
             return False
-        return hue_difference(view, side, pose, frame.rgb, 4.0 * self._noise(pose) + 0.004) > slack * self._hue
+        return hue_difference(view, side, pose, frame.rgb, 4.0 * self._settling.noise(pose) + 0.004) > slack * self._hue
 
-    def _follow(self, view: DepthView, frame: RgbdFrame) -> tuple[FloatArray, FloatArray, Verdict] | None:
+    def _stood_before(self, view: DepthView, frame: RgbdFrame, pose: FloatArray) -> bool:
+        side = self._settling.see(view, pose)
+        if side is None:
+            return False
+        base_from_camera = np.asarray(frame.base_from_camera, np.float64)
+        band_m = 4.0 * self._settling.noise(pose) + 0.004
+        return self._memory.known_share(view, side, base_from_camera, pose, band_m) > _STOOD
+
+    def _follow(self, view: DepthView, frame: RgbdFrame) -> Pose | None:
         """From the last pose into this frame; None = it would be out of view."""
         assert self._base_from_object is not None, "asked only when there is a pose"
         camera_from_base = invert(frame.base_from_camera)
         predicted = camera_from_base @ self._motion.predict(frame.stamp_s)
         held = camera_from_base @ self._base_from_object
-        return self._settle(view, np.stack([predicted, held]), predicted, Limits())
+        limits = _YOUNG if self._young else Limits()
+        wider = self._wider()
+        settled = self._settling.settle(view, np.stack([predicted, held]), predicted, limits, wider, 1)
+        found = settled[0] if settled else None
+        said = None if found is None else found[2]
+        passed_s = frame.stamp_s - self._measured_s
+        if said is not None and (said.meets(_PLAIN) or said.visible_share < limits.visible or passed_s > _SOON_S):
+            return found
+        starts = np.concatenate([predicted[None], held[None], shifted(predicted, self._settling.middle_m, passed_s)])
+        for other in self._settling.settle(view, starts, predicted, limits, wider):
+            better = found is None or (other[2].state == "tracked", other[2].worth) > (
+                found[2].state == "tracked", found[2].worth,
+            )  # fmt: skip
+            found = other if better else found
+        return found
 
-    def _settle(
-        self, view: DepthView, starts: FloatArray, drawn_at: FloatArray, limits: Limits
-    ) -> tuple[FloatArray, FloatArray, Verdict] | None:
-        side = self._see(view, drawn_at)
-        if side is None:
-            return None
-        coarse = self._fit(view, side, starts, _COARSE)
-        pose = coarse.camera_from_object[int(coarse.cost.argmin())]
-        side = self._see(view, pose)
-        if side is None:
-            return None
-        fine = self._fit(view, side, pose[None], _FINE)
-        pose, covariance = fine.camera_from_object[0], fine.covariance[0]
-        band_m = max(4.0 * self._noise(pose), 0.006)
-        return pose, covariance, judge(view, side, pose, covariance, limits, band_m, self._occlusion_test)
+    def _turn(self, view: DepthView, found: Pose, stamp_s: float) -> Pose:
+        """See now and then that it is not turned otherwise, and say so when that has not been seen for long."""
+        said = found[2]
+        recent = stamp_s - self._turn_seen_s <= _TURN_CHECK_S
+        if said.state != "tracked" or (recent and turn_spread(found[1])[0] < _TURN_RAD and said.meets(_PLAIN)):
+            self._turn_seen_s = stamp_s if said.state == "tracked" else self._turn_seen_s
+            return found
+        if stamp_s - self._turn_checked_s < _TURN_CHECK_S:
+            return found
+        self._turn_checked_s = stamp_s
+        resolved = self._settling.resolve_turn(view, found, Limits(), self._wider())
+        if resolved is not None:
+            self._turn_seen_s = stamp_s
+            return resolved
+        if stamp_s - self._turn_seen_s <= _TURN_UNSEEN_S:
+            return found
+        unseen = replace(said, state="uncertain", reason="what says how it is turned is hidden")
+        return found[0], found[1], unseen
 
-    def _see(self, view: DepthView, pose: FloatArray) -> Side | None:
-        if float((pose[:3, :3] @ self._middle_m() + pose[:3, 3])[2]) < 0.02:
-            return None
-        return see(self._renderer, pose, view.intrinsics_px, view.depth_m.shape, self._points, self._rim)
-
-    def _fit(self, view: DepthView, side: Side, starts: FloatArray, shares: tuple[float, ...]) -> Fitted:
-        wider = 1.0 if self._motion.known else _UNKNOWN
-        reaches = [share * wider * self._reach_m for share in shares]
-        noise_m = self._noise(starts[0])
-        return fit(view, side, starts, reaches, noise_m, 0.5 * self.model.diameter_m, self._occlusion_test)
-
-    def _noise(self, pose: FloatArray) -> float:
-        return max(self._noise_m * float(pose[2, 3]) ** 2, 0.0005)
-
-    def _middle_m(self) -> FloatArray:
-        return 0.5 * (self.model.low_m + self.model.high_m)
+    def _wider(self) -> float:
+        return 1.0 if self._motion.known else _UNKNOWN
 
     def _lost(self, stamp_s: float, said: Verdict) -> bool:
-        return said.state == "lost" or stamp_s - self._measured_s > self._lost_after_s
+        return said.state == "lost" or self._young > 0 or stamp_s - self._measured_s > self._lost_after_s
 
     def _accept(self, frame: RgbdFrame, pose: FloatArray, covariance: FloatArray, said: Verdict) -> TrackedPose:
         self._base_from_object = np.asarray(frame.base_from_camera, np.float64) @ pose
         self._motion.moved(self._base_from_object, frame.stamp_s)
         self._covariance, self._measured_s = covariance, frame.stamp_s
+        if self._young:
+            self._young -= 1
+        elif said.meets(_PLAIN):
+            view = self._gate.view(frame)
+            self._memory.keep(
+                self._settling.renderer, view, frame.stamp_s, np.asarray(frame.base_from_camera, np.float64), pose
+            )
         if self._search is not None:
             self._search.found()
         return self._say(frame, said, 0.0)

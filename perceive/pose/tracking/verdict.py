@@ -30,6 +30,8 @@ class Limits:
             confirm a flat object.
         least_points: least number of agreeing points.
         spread_m: greatest standard deviation of the object's middle in its best-known direction but one.
+        through: greatest share of the visible inner points that are looked through. A small part of an object in the
+            wrong place (a handle) does little to ``agree``; but away from the outline not even noise looks through.
     """
 
     agree: float = 0.75
@@ -38,6 +40,7 @@ class Limits:
     outline: float = 0.3
     least_points: int = 60
     spread_m: float = 0.01
+    through: float = 0.1
 
 
 @final
@@ -50,6 +53,17 @@ class Verdict:
     agree_share: float
     visible_share: float
     outline_share: float
+    through_share: float = 0.0
+
+    def meets(self, limits: Limits) -> bool:
+        """Whether it is a tracked pose within the shares of other limits."""
+        enough = self.agree_share >= limits.agree and self.outline_share >= limits.outline
+        return self.state == "tracked" and enough and self.through_share <= limits.through
+
+    @property
+    def worth(self) -> float:
+        """To compare poses of one object in one picture: what is explained, less what is contradicted."""
+        return (self.agree_share - 2.0 * self.through_share) * self.visible_share * (0.5 + 0.5 * self.outline_share)
 
 
 def judge(
@@ -82,8 +96,11 @@ def judge(
     rim_seen = int(rim.seen.sum())
     edge = float((np.isfinite(rim.jump_px) & rim.seen).sum() / max(rim_seen, 1))
 
+    inner = np.ones_like(seen.behind) if side.inner is None else side.inner
+    through = float((seen.behind & inner).sum() / max(int(((seen.agrees | seen.behind) & inner).sum()), 1))
+
     def say(state: State, reason: str) -> Verdict:
-        return Verdict(state, reason, agree, visible, edge)
+        return Verdict(state, reason, agree, visible, edge, through)
 
     if known < limits.known * total:
         return say("uncertain", f"depth at {100 * known / max(total, 1):.0f} % of the object")
@@ -91,6 +108,8 @@ def judge(
         return say("uncertain", f"hidden: {100 * visible:.0f} % of the object is visible")
     if agree < limits.agree:
         return say("lost" if agree < 0.5 * limits.agree else "uncertain", f"{100 * agree:.0f} % of what is seen agrees")
+    if occlusion_test and through > limits.through:
+        return say("uncertain", f"{100 * through:.0f} % of its inside is looked through")
     if agrees < limits.least_points:
         return say("uncertain", f"{agrees} points agree")
     if edge < limits.outline and rim_seen >= 10:

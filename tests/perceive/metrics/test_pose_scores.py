@@ -163,6 +163,36 @@ def test_matching_equals_the_greedy_rule(seed):
         assert {e: g for e, g in enumerate(row.tolist()) if g >= 0} == want
 
 
+def test_matching_of_many_groups_in_one_call():
+    """Levels are independent: each may have instances of its own that may be found, and groups can be stacked."""
+    rng = np.random.default_rng(3)
+    errors, limits, valid = rng.random((7, 4, 3)), rng.random(7), rng.random((7, 3)) < 0.6
+    want = [match(error, limit[None], free)[0] for error, limit, free in zip(errors, limits, valid, strict=True)]
+    np.testing.assert_array_equal(match(errors, limits, valid), want)
+    assert len(np.unique(want)) == 4
+    with pytest.raises(SpecError, match="valid"):
+        match(errors, limits, valid[:6])
+
+
+def test_pictures_of_different_shapes_are_matched_as_alone():
+    """Groups with 0, 1 and 2 estimates of 1 and 2 instances, and one of another object that is not found."""
+    one, two = dataset(0.0), dataset(-0.08, 0.08)
+    data = Memory(
+        one.models,
+        [[*one.truths[0], Instance(2, at(0.08), 1.0)], *two.truths, *two.truths, *one.truths],
+        [np.zeros((24, 32))] * 4,
+        [Target(0, 1, 1), Target(0, 2, 1), Target(1, 1, 2), Target(2, 1, 1), Target(3, 1, 1)],
+        LENS,
+    )
+    rows = [Row(0, 1, 0.5, at(0.0)), Row(1, 1, 0.9, at(0.08)), Row(1, 1, 0.8, at(-0.08)), Row(2, 1, 0.7, at(-0.08))]
+    scores = score_bop19(data, [*rows, Row(0, 2, 0.5, at(-0.08))], threads=1)
+    assert scores.targets == 6
+    assert scores.objects[2].ar == 0.0
+    first = scores.objects[1]
+    found = [first.ar_vsd, first.ar_mssd, first.ar_mspd, first.add_recall]
+    assert found == pytest.approx([4 / 5] * 4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 20))
 def test_precision_equals_the_definition(right, spare):
