@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -17,6 +15,7 @@ from perceive.pose.grasps import Grasps, Gripper, grasps_of
 from perceive.pose.model import ObjectModel
 from policies.base import Policy
 from policies.learned import newest
+from policies.pose_look import Finder, Look, Verdict
 from policies.waypoint_follower import CLOSED, OPEN, Follower, Waypoint
 from sensors.action import Action, ActionMode, ActionSpec
 from sensors.errors import SensorError, SpecError, WiringError
@@ -33,43 +32,6 @@ OVER_M = 0.03  # between what is carried, or the open hand, and what it passes o
 RELEASE_M = 0.012  # between the object and the target's surface when the hand opens
 GRIP_S, STEP_S = 0.7, 0.1  # time for the fingers; and for a pose only passed through
 POINTS = 20_000  # of the picture, as obstacles
-
-
-class Verdict(Enum):
-    """How a try of the policy stands, or why it holds still."""
-
-    LOOKING = "looking"
-    MOVING = "moving"
-    DONE = "done"
-    NO_PICTURE = "no picture"
-    UNKNOWN = "unknown object"
-    NOT_FOUND = "not found"
-    NOT_REACHABLE = "not reachable"
-    NOT_LIFTED = "not lifted"
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Look:
-    """One look for the object.
-
-    Attributes:
-        name: of the object.
-        now_s: when.
-        base_from_object: [4, 4]; None = it was not found.
-        score: the estimator's; 0 if it was not found.
-        grasps: how many could be reached.
-        why_not: how many could not, for what.
-        estimate_s: CPU seconds of the estimate.
-    """
-
-    name: str
-    now_s: float
-    base_from_object: FloatArray | None
-    score: float
-    grasps: int
-    why_not: dict[str, int]
-    estimate_s: float
 
 
 @final
@@ -98,6 +60,7 @@ class PosePick(Policy):
         tries: to pick the object up.
         patience_s: to wait for a picture.
         stop: raise an error instead of holding still.
+        threaded: estimate in a thread and hold still meanwhile, for robots that do not wait; else within one ``act``.
 
     Raises:
         WiringError: the actions are no end-effector poses with rotation and gripper.
@@ -122,6 +85,7 @@ class PosePick(Policy):
         tries: int = 2,
         patience_s: float = 3.0,
         stop: bool = False,
+        threaded: bool = False,
     ) -> None:
         missing = {"position_m", "rotation_6d", "gripper"} - set(spec.parts)
         if spec.mode is not ActionMode.EE_POSE or missing:
@@ -142,7 +106,7 @@ class PosePick(Policy):
         if tries < 1 or len(target_m) != 3 or len(look_m) != 3:
             got = f"{tries}, {list(target_m)}, {list(look_m)}"
             raise SpecError("PosePick", "tries >= 1, target_m and look_m of 3 numbers", got, "Correct it.")
-        self._spec, self._estimator, self._gripper = spec, estimator, gripper or Gripper()
+        self._spec, self._finder, self._gripper = spec, Finder(estimator, threaded), gripper or Gripper()
         self._target_m, self._look_m = np.asarray(target_m, float), np.asarray(look_m, float)
         self._camera, self._joints, self._words = camera, joints, words
         self._table_m, self._rim_m, self._low_score = table_m, rim_m, low_score
@@ -161,6 +125,11 @@ class PosePick(Policy):
         return self._verdict
 
     @property
+    def thinking(self) -> bool:
+        """Whether an estimate is under way in a thread."""
+        return self._finder.busy
+
+    @property
     def looks(self) -> tuple[Look, ...]:
         """The looks of this episode, oldest first."""
         return tuple(self._looks)
@@ -169,6 +138,8 @@ class PosePick(Policy):
         self._verdict = Verdict.LOOKING
         self._looks: list[Look] = []
         self._follower.reset()
+        self._finder.forget()
+        self._asked_s = 0.0  # when the estimator was asked
         self._rest_s: float | None = None  # since when the arm is out of the view
         self._begun = False
         self._first: tuple[PoseEstimate, FloatArray, RgbdFrame] | None = None
@@ -228,36 +199,27 @@ class PosePick(Policy):
 
     def _look(self, observation: Observation, tool: FloatArray) -> None:
         """Find the object in a picture that was taken since the arm is away, and plan."""
-        assert self._rest_s is not None, "set on arrival"
         name = self._asked(observation)
         if name is None:
             self._verdict = Verdict.UNKNOWN
             return
-        stream, data = observation.streams.get(self._camera), newest(observation, self._camera)
-        since_s = self._looks[-1].now_s if self._first is not None else self._rest_s
-        taken_s = -np.inf if stream is None else observation.now_s - float(stream.age_s[-1])
-        if data is None or taken_s < since_s:
-            if observation.now_s - since_s > self._patience_s:
-                self._verdict = Verdict.NO_PICTURE
+        if not self._finder.busy:
+            frame = self._picture(observation)
+            if frame is None:
+                return
+            self._finder.ask(frame, self._models[name].number, partial(self._known, name))
+            self._asked_s = observation.now_s
+        found = self._finder.answer()
+        if found is None:
             return
-        frame = RgbdFrame(
-            stamp_s=taken_s,
-            rgb=data["rgb"],
-            depth_m=data["depth_m"],
-            intrinsics_px=np.asarray(data["intrinsics_px"], np.float64),
-            base_from_camera=np.asarray(data["base_from_camera"], np.float64),
-        )
-        began_s = time.process_time()
-        found = self._estimator.estimate(frame, self._models[name].number, None)
-        spent_s = time.process_time() - began_s
-        best = found[0] if found else None
+        frame, best, spent_s, now_s = found.frame, found.best, found.spent_s, self._asked_s
         pose: FloatArray | None = None if best is None else frame.base_from_camera @ best.camera_from_object
         again = self._first is None and (best is None or best.score < self._low_score)
         if self._first is not None and (best is None or self._first[0].score > best.score):
             best, pose, frame = self._first  # the better one of the two looks
         if again or best is None or pose is None:
             score = 0.0 if best is None else best.score
-            self._looks.append(Look(name, observation.now_s, pose, score, 0, {}, spent_s))
+            self._looks.append(Look(name, now_s, pose, score, 0, {}, spent_s))
             if again and best is not None and pose is not None:
                 self._first = (best, pose, frame)
             elif sum(look.base_from_object is None for look in self._looks) > self._tries:
@@ -265,7 +227,25 @@ class PosePick(Policy):
             else:
                 self._rest_s = observation.now_s
             return
-        self._plan(name, best, pose, frame, tool, observation.now_s, spent_s)
+        self._plan(name, best, pose, frame, tool, now_s, spent_s)
+
+    def _picture(self, observation: Observation) -> RgbdFrame | None:
+        """The newest picture, if it was taken since the arm is out of the view, or since the last look."""
+        assert self._rest_s is not None, "set on arrival"
+        stream, data = observation.streams.get(self._camera), newest(observation, self._camera)
+        since_s = self._looks[-1].now_s if self._first is not None else self._rest_s
+        taken_s = -np.inf if stream is None else observation.now_s - float(stream.age_s[-1])
+        if data is None or taken_s < since_s:
+            if observation.now_s - since_s > self._patience_s:
+                self._verdict = Verdict.NO_PICTURE
+            return None
+        return RgbdFrame(
+            stamp_s=taken_s,
+            rgb=data["rgb"],
+            depth_m=data["depth_m"],
+            intrinsics_px=np.asarray(data["intrinsics_px"], np.float64),
+            base_from_camera=np.asarray(data["base_from_camera"], np.float64),
+        )
 
     def _plan(
         self,

@@ -13,7 +13,7 @@ import torch
 
 from perceive.build import build
 from perceive.cli.app import App
-from perceive.cli.policy import policy_maker
+from perceive.cli.policy import policy_maker, skill_maker
 from perceive.results import machine, versions, write_json
 from perceive.viewing.live import LiveView, live_view
 from policies.runtime.clock import MonotonicClock
@@ -22,7 +22,7 @@ from policies.runtime.loop import ControlLoop
 from policies.runtime.robot import RobotLink
 from policies.runtime.safety import SafetyLimiter
 from policies.runtime.summary import RunSummary
-from sensors.errors import SafetyStop
+from sensors.errors import SafetyStop, SpecError
 
 SUMMARY_FILE = "run.json"
 HOLD = "hold"
@@ -37,11 +37,12 @@ def app() -> App:
     """The command as an app."""
     return App(
         "run",
-        "Drive a robot with a trained policy, in real time at a fixed rate, with position, speed and workspace limits.",
+        "Drive a robot with a trained policy or a skill, at a fixed rate, within limits of place and speed.",
         (
             "perceive run robot=sim_panda policy=runs/lift",
             "perceive run robot=sim_panda policy=runs/lift env=lift seed=1000003 disabled=[front]",
             "perceive run robot=sim_panda policy=hold duration_s=5",
+            "perceive run robot=sim_panda env=pick_named skill=pick_by_pose skill.threaded=true duration_s=60",
             "perceive run robot=sim_panda policy=runs/lift view=rerun",
         ),
         job,
@@ -76,12 +77,17 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     Raises:
         DataError: no whole checkpoint at ``policy``.
         SafetyStop: the robot cannot be reached.
+        SpecError: neither a policy nor a skill, or both.
         WiringError: the policy does not fit the robot's sensors or actions.
     """
+    path, skill = config["policy"], config.get("skill")
+    if (path is None) == (skill is None):
+        got = "neither" if skill is None else "both"
+        raise SpecError("perceive run", "a policy or a skill", got, "Pass policy=<run>, policy=hold or skill=<name>.")
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(config["threads"]), 1))
     # What can fail without a robot fails before there is one.
-    learned = None if config["policy"] == HOLD else policy_maker(config["policy"], config, follow=True)()
+    learned = None if path is None or path == HOLD else policy_maker(path, config, follow=True)()
     limits = build(config["safety"], where="safety")
     # Given as data: a simulated robot's world is built in its own process.
     env = {} if config["env"] is None else {"env": config["env"]}
@@ -89,7 +95,12 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     shown = ExitStack()
     view: LiveView | None = None
     try:
-        policy = learned or HoldPolicy(robot.action_spec, limits.proprioception, limits.gripper_open_m)
+        spec = robot.action_spec
+        policy = learned or (
+            HoldPolicy(spec, limits.proprioception, limits.gripper_open_m)
+            if skill is None
+            else skill_maker(skill).make(spec)
+        )
         limiter = SafetyLimiter(robot.action_spec, limits)
         if config["view"] is not None:
             view = shown.enter_context(live_view(config["view"], config["output"], "run"))

@@ -43,6 +43,7 @@ class RunSchema:
 
     Attributes:
         policy: checkpoint folder, run folder, folder of a saved model, or "hold" to stay where the robot is.
+        skill: a policy that nobody trained (conf/skill), instead.
         output: folder of the summary.
         result: file of the summary; by default ``run.json`` in the output folder.
         duration_s: how long at most, seconds.
@@ -64,7 +65,8 @@ class RunSchema:
         rig: its sensors.
     """
 
-    policy: str = MISSING
+    policy: str | None = None
+    skill: Component | None = None
     output: str = MISSING
     result: str | None = None
     duration_s: float = 10.0

@@ -35,7 +35,8 @@ from perceive.cli.scenes_poses import object_model
 from perceive.pose.estimate import PoseEstimate, PoseEstimator
 from perceive.pose.model import ObjectModel
 from perceive.results import Figure, start_clock, success_figure, write_json, write_result
-from policies.pose_pick import PosePick, Verdict
+from policies.pose_look import Verdict
+from policies.pose_pick import PosePick
 from policies.rollout import rollout
 from sensors.errors import SpecError
 from sensors.frames import RgbdFrame

@@ -32,7 +32,6 @@ USED_BY = {
     "touch": ("calibrate", "touch={name}"),
 }
 NEEDED = {
-    "run": ["policy=hold"],
     "score": ["checkpoint=somewhere"],
     "export": ["checkpoint=somewhere"],
 }

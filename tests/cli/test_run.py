@@ -115,9 +115,16 @@ def test_the_exit_status_says_how_it_ended(
     assert ("it smoked" in capsys.readouterr().err) == (ended == "safety")
 
 
-def test_a_policy_is_a_required_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", *WORDS]) == 2
-    assert "policy" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[], ["policy=hold", "skill=pick_by_pose"]])
+def test_it_is_either_a_policy_or_a_skill(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("perceive.cli.sim_robot.subprocess.Popen", pytest.fail)
+    assert main(["run", *words, *WORDS, f"output={tmp_path}"]) == 1
+    assert "a policy or a skill" in capsys.readouterr().err
+
+
+def test_its_help_names_the_robots(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--help"]) == 0
     assert "sim_panda" in capsys.readouterr().out
 

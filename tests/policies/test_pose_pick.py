@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from perceive.build import build
 from perceive.cli.scenes_poses import object_model
 from perceive.pose.estimate import PoseEstimate, PoseEstimator
 from perceive.pose.model import ObjectModel
-from policies.pose_pick import PosePick, Verdict
+from policies.pose_look import Verdict
+from policies.pose_pick import PosePick
 from policies.rollout import rollout
 from sensors.action import ActionMode
 from sensors.errors import SensorError, SpecError, WiringError
@@ -90,6 +93,35 @@ def test_it_puts_the_named_object_in_the_tray(site: Site, make: Callable[..., tu
     assert len(policy.looks) == 1
     assert policy.looks[0].name == task.asked
     assert policy.looks[0].grasps > 0
+
+
+def test_in_a_thread_it_holds_still_until_it_knows(site: Site, make: Callable[..., tuple[PosePick, Noisy]]) -> None:
+    env, _, _ = site
+    policy, estimator = make(threaded=True)
+    asked, free = threading.Event(), threading.Event()
+    find = estimator.estimate
+
+    def slowly(*given: Any, **more: Any) -> list[PoseEstimate]:
+        asked.set()
+        assert free.wait(60)
+        return find(*given, **more)
+
+    estimator.estimate = slowly  # type: ignore[method-assign]  # as an estimator that takes its time
+    held: list[FloatArray] = []
+
+    def note(*_: object) -> None:
+        if policy.thinking and not free.is_set():
+            assert asked.wait(60)
+            held.append(env.task.pose(env.task.asked))  # type: ignore[attr-defined]  # a PickNamed
+            if len(held) == 6:
+                free.set()
+
+    result = rollout(env, policy, 3, on_step=note)
+    assert len(held) == 6
+    assert result.success
+    for pose in held:
+        np.testing.assert_allclose(pose, held[0], atol=1e-4)
+    assert len(policy.looks) == 1
 
 
 def test_after_a_grasp_beside_the_object_it_looks_again(
