@@ -47,6 +47,9 @@ ARMS = {
     "new objects, templates, masks given": Arm("objects_new", ("pose=templates", "masks=true"), 0.7),
     "new objects, templates, objects to be found": Arm("objects_new", ("pose=templates", "masks=false"), 0.7),
     "new objects, FPFH + RANSAC + ICP, masks given": Arm("objects_new", ("pose=classic", "masks=true")),
+    "new objects, templates, masks given, no depth": Arm(
+        "objects_new", ("pose=templates", "masks=true", "drop_depth=true", ROBUST)
+    ),
     "network, 40 pictures": Arm("objects", (*NETWORK, ROBUST)),
     "network, 3 mm more noise": Arm("objects", (*NETWORK, ROBUST, "depth_noise_m=0.003")),
     "network, no depth": Arm("objects", (*NETWORK, ROBUST, "drop_depth=true")),
@@ -133,8 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{PICTURES} pictures of scenes with other numbers than any that was trained or tuned on. AR as BOP 2019 "
         f"defines it (VSD, MSSD, MSPD). Known objects: 11, a network trained on {TRAINED_ON} scenes of three pictures, "
         "one seed. New objects: 9 others, no training. With depth where nothing else is said; masks given means those "
-        "of the visible pixels. The network with the objects to be found, and all that begins with 'network', are of "
-        "the first 40 pictures.",
+        "of the visible pixels. The network with the objects to be found, templates without depth, and all that "
+        "begins with 'network', are of the first 40 pictures.",
         command=shlex.join(["python", "-m", "tests.benchmarks.bench_poses", *given.overrides]),
     )  # fmt: skip
     for name, figure in figures.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,7 @@ from perceive.pose.estimators.instance_views import CropReader, Seen, poses_with
 from perceive.pose.model import ObjectModel
 from perceive.pose.proposals import propose
 from perceive.pose.proposals_object import object_proposals
-from perceive.pose.templates.hypotheses import rough_covariance
+from perceive.pose.templates.hypotheses import rough_covariance, searched
 from perceive.pose.templates.scene import Known, Scene
 from perceive.pose.templates.settle import settle_alone
 from perceive.pose.verify import Verifier
@@ -30,6 +31,7 @@ from sensors.geometry import FloatArray, unproject
 _SAME = 0.02  # boxes may differ from those of the training by this share of the diameter
 _UNIONS = 10  # of patches that are looked at, at most
 _TOLERANCE, _FLOOR_M, _JUDGE_PX = 0.02, 0.002, 40  # of judging without a mask, as TemplateEstimator's
+_ROUNDS, _TRIED = 6, 16  # of the search without depth
 _LEAST_POINTS = 20  # measured pixels of an object below which its depth is not used
 
 
@@ -39,8 +41,9 @@ class InstanceEstimator(PoseEstimator):
 
     A crop around the mask (or around each thing that stands on the table, where there is no mask) is read by the
     network; a second crop is aimed at where the first says the object is. With depth, measured points and their
-    coordinates give poses by RANSAC and Kabsch, which are refined on the mesh all at once; without, PnP does. Rendering
-    and comparing chooses among these and the pose that the network regressed.
+    coordinates give poses by RANSAC and Kabsch, which are refined on the mesh all at once; without, PnP does, and they
+    are moved to where outline and colours fit best. Rendering and comparing chooses among these and the pose that the
+    network regressed.
 
     Args:
         network: a trained model, or the folder of a checkpoint's model.
@@ -222,18 +225,34 @@ class InstanceEstimator(PoseEstimator):
             for pose, covariance in poses_without_depth(seen, there, self._reach_px, self._seed):
                 poses.append(pose)
                 covariances.append(covariance)
+            if shown.any():
+                poses = list(self._searched(frame, known, shown, np.stack(poses)))
+                covariances = [None] * len(poses)  # those of PnP are of poses that have moved since
         kept = [k for k, p in enumerate(poses) if renderer.box(p, frame.intrinsics_px, height, width) is not None]
         if not kept or not (with_depth or shown.any()):
             return None
         stack = np.stack([poses[k] for k in kept])
-        depth = frame.depth_m if with_depth else np.zeros_like(frame.depth_m)
-        scores = verifier.score(depth, shown if shown.any() else None, stack, frame.intrinsics_px)
+        if with_depth:
+            scores = verifier.score(frame.depth_m, shown if shown.any() else None, stack, frame.intrinsics_px)
+        else:
+            scores = self._looks_like(frame, known, shown, stack)
         order = np.argsort(-scores, kind="stable")
         first = int(order[0])
         rest = order[1 : 1 + self._others]
         return PoseEstimate(
             model.number, stack[first], float(scores[first]), covariances[kept[first]], stack[rest], scores[rest]
         )
+
+    def _searched(self, frame: RgbdFrame, known: Known, mask: NDArray[np.bool_], poses: FloatArray) -> FloatArray:
+        """Poses [N, 4, 4] moved to where outline and colours fit best: of a picture without depth. In their order."""
+        middle = (known.model.low_m + known.model.high_m) / 2
+        score_of = partial(self._looks_like, frame, known, mask)
+        return searched(poses, middle, known.model.diameter_m, score_of, _ROUNDS, len(poses), _TRIED, self._seed)
+
+    def _looks_like(self, frame: RgbdFrame, known: Known, mask: NDArray[np.bool_], poses: FloatArray) -> FloatArray:
+        """How well outlines and colours fit, [N]."""
+        nothing = np.zeros(frame.depth_m.shape, np.float32)
+        return known.judge.score(frame.rgb, nothing, mask, poses, np.asarray(frame.intrinsics_px, np.float64))
 
     def _known_of(self, model: ObjectModel) -> Known:
         if model.number not in self._known:
