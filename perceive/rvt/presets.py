@@ -39,7 +39,7 @@ _RVT2 = _RVT | {
     "conditional_rotation": True,
 }
 _RVT_SMALL = _RVT2 | {
-    "size_px": 84,
+    "size_px": 112,
     "language_tokens": 16,
     "token_width": 64,
     "width": 192,
@@ -47,13 +47,10 @@ _RVT_SMALL = _RVT2 | {
     "heads": 6,
     "head_width": 32,
     "mlp_ratio": 2.0,
-    "dropout": 0.0,
-    "tint": True,
 }
 
 # Faces of the cube that are rendered, and the network of each stage, coarse first. RVT: Goyal et al., CoRL 2023;
-# RVT-2: Goyal et al., RSS 2024; the small one, to train on a CPU, is RVT-2 at 84 px with patches tinted by instruction
-# and tool.
+# RVT-2: Goyal et al., RSS 2024; the small one is RVT-2 at half the resolution, for training on a CPU.
 PRESETS: dict[str, dict[str, Any]] = {
     "rvt": {"views": ["top", "front", "back", "left", "right"], "stages": [_RVT]},
     "rvt2": {"views": ["top", "front", "right"], "stages": [_RVT2 | {"with_pose": False}, _RVT2]},
