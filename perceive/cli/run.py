@@ -96,11 +96,10 @@ def run(config: Mapping[str, Any]) -> RunSummary:
     view: LiveView | None = None
     try:
         spec = robot.action_spec
-        policy = learned or (
-            HoldPolicy(spec, limits.proprioception, limits.gripper_open_m)
-            if skill is None
-            else skill_maker(skill).make(spec)
-        )
+        if skill is not None:
+            policy = skill_maker(skill).make(spec)
+        else:
+            policy = learned or HoldPolicy(spec, limits.proprioception, limits.gripper_open_m)
         limiter = SafetyLimiter(robot.action_spec, limits)
         if config["view"] is not None:
             view = shown.enter_context(live_view(config["view"], config["output"], "run"))

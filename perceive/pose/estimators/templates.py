@@ -19,7 +19,7 @@ from perceive.pose.templates.features import PatchFeatures, SurfaceFeatures
 from perceive.pose.templates.hypotheses import apart, different, of_one_body, rough_covariance, searched, thinned
 from perceive.pose.templates.matching import Cells, best_poses, by_cells, compare, mutual_matches
 from perceive.pose.templates.scene import Known, Scene
-from perceive.pose.templates.settle import settle_alone
+from perceive.pose.templates.settle import LEAST_DEPTH, settle_alone
 from perceive.pose.templates.store import (
     METRIC_SIDE,
     Kind,
@@ -33,7 +33,6 @@ from sensors.errors import SpecError
 from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray
 
-_LEAST_DEPTH = 16  # measured pixels of an object below which its depth is not used
 _MATCHED = 8  # templates whose cells are matched
 _SHARE = 0.4  # of the hypotheses, for a proposal that is one of several
 _ALONE = 4  # of the hypotheses of a proposal, that are judged without its mask
@@ -179,7 +178,7 @@ class TemplateEstimator(PoseEstimator):
         camera = np.asarray(frame.intrinsics_px, np.float64)
         depth = np.where(np.isfinite(frame.depth_m) & (frame.depth_m > 0), frame.depth_m, 0).astype(np.float32)
         row, column = np.nonzero(mask & (depth > 0))
-        deep = len(row) >= _LEAST_DEPTH
+        deep = len(row) >= LEAST_DEPTH
         if deep:
             row, column = of_one_body(row, column, depth, known.model.diameter_m)
         poses, _ = self._starts(frame, depth, mask, camera, known, deep, self._shifts)

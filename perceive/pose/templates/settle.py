@@ -10,7 +10,7 @@ from perceive.pose.templates.hypotheses import thinned
 from perceive.pose.templates.scene import Known, Scene
 from sensors.geometry import FloatArray
 
-_LEAST_DEPTH = 16  # measured pixels of an object below which its depth is not used
+LEAST_DEPTH = 16  # measured pixels of an object below which its depth is not used
 _TIMES = 2
 
 
@@ -47,7 +47,7 @@ def settle_alone(
     best = poses[int(score.argmax())]
     for _ in range(_TIMES):
         row, column = np.nonzero(known.judge.shown(scene.depth_m, scene.standing, best, intrinsics_px))
-        if len(row) < _LEAST_DEPTH:
+        if len(row) < LEAST_DEPTH:
             break
         cloud = thinned(row, column, scene.depth_m, intrinsics_px, points, seed)
         refined = known.refiner.refine(torch.from_numpy(cloud), torch.from_numpy(best[None]))

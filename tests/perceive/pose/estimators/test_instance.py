@@ -48,13 +48,28 @@ def test_poses_with_a_mask_and_depth(estimator: InstanceEstimator, source: MadeS
 
 
 def test_objects_are_found_without_a_mask(estimator: InstanceEstimator, source: MadeSource) -> None:
-    key = source.views[0]
-    for one in source.truth(key):
-        found = estimator.estimate(source.frame(key), one.number, None)
-        if found:
-            place = found[0].camera_from_object[:3, 3]
+    count = 0
+    for one in source.truth(key := source.views[0]):
+        for found in estimator.estimate(source.frame(key), one.number, None):
+            count += 1
+            place = found.camera_from_object[:3, 3]
             assert np.linalg.norm(place - one.camera_from_object[:3, 3]) < 0.05
-    assert any(estimator.estimate(source.frame(key), number, None) for number in estimator.numbers)
+    assert count
+
+
+def test_without_depth_it_looks_for_what_fits_outline_and_colours(
+    estimator: InstanceEstimator, source: MadeSource
+) -> None:
+    """The network alone, after so short a training, is off by 7 cm in the median."""
+    off = []
+    for key in source.views:
+        frame = source.frame(key)
+        dark = replace(frame, depth_m=np.zeros_like(frame.depth_m))
+        for one in source.truth(key):
+            found = estimator.estimate(dark, one.number, source.visible_mask(key, one.index))[0]
+            assert found.covariance is None
+            off.append(off_m(source.models[one.number], found.camera_from_object, one.camera_from_object))
+    assert np.median(off) < 0.045
 
 
 def test_colours_alone_give_a_pose(estimator: InstanceEstimator, source: MadeSource) -> None:
