@@ -70,6 +70,7 @@ bench: $(STAMP) ## measure rendering, stepping, experts, data, latency and impor
 	$(BIN)/python -m tests.benchmarks.bench_points --out results/points_ops.json
 	$(BIN)/python -m tests.benchmarks.bench_registration --out results/registration.json
 	$(BIN)/python -m tests.benchmarks.bench_lidar_encoders --out results/lidar_encoders.json
+	$(BIN)/python -m tests.benchmarks.bench_point_networks --out results/point_networks.json
 	$(BIN)/python -m tests.benchmarks.bench_pose_metrics --out results/pose_metrics.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bench_pose_refine --out results/pose_refine.json
 	$(BIN)/python -m tests.benchmarks.bench_pose_tracking --out results/pose_tracking.json

@@ -38,6 +38,8 @@ class PoseChanges:
         score: float [B], logit of whether the hypothesis is right as it is, before the change.
         motion: float [B, g, g, 3], how far the drawn surface of each cell of 4 x 4 pixels is from where it is seen:
             right and down, as a share of the crop, and away from the middle, in diameters.
+        found: float [B, g * g, W], logarithms of where around it each drawn cell is found, see
+            :meth:`perceive.heads.pose_change_net.CompareNet.misses`.
     """
 
     turn: Tensor
@@ -45,6 +47,7 @@ class PoseChanges:
     depth: Tensor
     score: Tensor
     motion: Tensor
+    found: Tensor
 
     @property
     def change(self) -> PoseChange:
@@ -64,7 +67,8 @@ class PoseChangeHead(Head):
     Nothing tells which object it is, so it may be one that was never seen before.
 
     Losses: the mean distance of surface points for the turn, and lengths for shift and distance, each with the others
-    as they should be (Simonelli et al., ICCV 2019); lengths for the motion of cells; cross entropy for the score.
+    as they should be (Simonelli et al., ICCV 2019); lengths for the motion of cells, and cross entropy for where the
+    visible ones are found; cross entropy for the score.
 
     Args:
         width: D.
@@ -78,6 +82,7 @@ class PoseChangeHead(Head):
         depth_weight: of the distance.
         score_weight: of the score.
         motion_weight: of the motion of cells.
+        match_weight: of where they are found.
 
     Raises:
         WiringError: a sensor or field is missing, or a number is out of its range.
@@ -96,6 +101,7 @@ class PoseChangeHead(Head):
         depth_weight: float = 2.0,
         score_weight: float = 0.1,
         motion_weight: float = 2.0,
+        match_weight: float = 0.5,
     ) -> None:
         super().__init__()
         owner = "PoseChangeHead"
@@ -106,7 +112,7 @@ class PoseChangeHead(Head):
         sizes = [field_shape(owner, sensor_spaces[name], "rgb", 3)[:2] for name in (seen, drawn)]
         if sizes[0] != sizes[1]:
             raise WiringError(owner, "two pictures of one size", f"{sizes}", "Correct the dataset.")
-        weights = (turn_weight, shift_weight, depth_weight, score_weight, motion_weight)
+        weights = (turn_weight, shift_weight, depth_weight, score_weight, motion_weight, match_weight)
         if channels < 8 or channels % 8 or hidden < 1 or not all(0 <= one < float("inf") for one in weights):
             got = f"channels {channels}, hidden {hidden}, weights {weights}"
             raise WiringError(owner, "channels a multiple of 8, hidden >= 1, weights >= 0", got, "Correct them.")
@@ -129,7 +135,7 @@ class PoseChangeHead(Head):
         pictures, points, hit = self._pictures(context)
         tokens = torch.cat([self._tokens(context, name) for name in (self._seen, self._drawn)], -1)
         surface = self._surface(points, hit)
-        motion, sure, features = self.net(pictures, tokens)
+        motion, sure, features, found = self.net(pictures, tokens)
         camera, away = self._camera(context)
         with full_precision(motion.device):
             motion = motion.permute(0, 2, 3, 1).float()
@@ -148,10 +154,10 @@ class PoseChangeHead(Head):
             turn = rotation_6d_to_matrix(start + _TURN * answer[:, :6]) @ axis_angle_to_matrix(turned)
             shift = focal * aside / (far * (1 + grown))[:, None]
             depth = ((1 + grown).log() + _DEPTH * answer[:, 8]).clamp(-_FARTHEST, _FARTHEST)
-        return PoseChanges(turn, shift + _SHIFT * answer[:, 6:8], depth, answer[:, 9], motion)
+        return PoseChanges(turn, shift + _SHIFT * answer[:, 6:8], depth, answer[:, 9], motion, found)
 
     def loss(self, context: HeadContext, target: ChangeTarget) -> dict[str, Tensor]:
-        """``turn``, ``shift``, ``depth``, ``score``, ``motion``; what starts with ``_`` is logged.
+        """``turn``, ``shift``, ``depth``, ``score``, ``motion``, ``match``; what starts with ``_`` is logged.
 
         Raises:
             SpecError: another number of hypotheses than there are targets.
@@ -171,13 +177,16 @@ class PoseChangeHead(Head):
         off = ((guess.motion - motion).norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
         still = (motion.norm(dim=-1) * there).sum() / there.sum().clamp_min(1e-6)
         before = (points - points @ target.turn.mT).norm(dim=-1).mean(-1)
-        turn_weight, shift_weight, depth_weight, score_weight, motion_weight = self._weights
+        misses, within = self.net.misses(guess.found, motion[..., :2])
+        within = within * there * _visible(motion[..., :2], target.mask)
+        turn_weight, shift_weight, depth_weight, score_weight, motion_weight, match_weight = self._weights
         return {
             "turn": turn_weight * (share * apart).sum(),
             "shift": shift_weight * (share * shift).sum(),
             "depth": depth_weight * (share * depth).sum(),
             "score": score_weight * nn.functional.binary_cross_entropy_with_logits(guess.score, right),
             "motion": motion_weight * off,
+            "match": match_weight * (misses * within).sum() / within.sum().clamp_min(1e-6),
             "_turn_left": ((share * apart).sum() / (share * before).sum().clamp_min(1e-6)).detach(),
             "_shift_left": _left(share, shift, target.shift.norm(dim=-1)),
             "_depth_left": _left(share, depth, target.depth.abs()),
@@ -251,6 +260,18 @@ class PoseChangeHead(Head):
             flow = (pixel[1] - pixel[0]) * camera[:, None, None, :2] / self._size
             along = ((moved - before)[..., 2] - (far - away)[:, None, None])[..., None] / DIAMETER_M
         return torch.cat([flow.clamp(-1, 1), along.clamp(-1, 1)], -1), (mean[:, 3] > 0).to(points.dtype)
+
+
+def _visible(motion: Tensor, mask: Tensor) -> Tensor:
+    """Whether the object is seen at the places [B, g, g] that cells moved to."""
+    grid = motion.shape[1]
+    seen = nn.functional.adaptive_avg_pool2d(mask[:, None].to(motion.dtype), grid).flatten(1) > 0.5
+    number = torch.arange(grid, device=motion.device)
+    cells = torch.stack([number.expand(grid, grid), number[:, None].expand(grid, grid)], -1)  # column, row
+    place = (cells + grid * motion).round().long()
+    inside = ((place >= 0) & (place < grid)).all(-1)
+    place = place.clamp(0, grid - 1)
+    return inside & seen.gather(1, (place[..., 1] * grid + place[..., 0]).flatten(1)).view(inside.shape)
 
 
 def _left(share: Tensor, now: Tensor, before: Tensor) -> Tensor:

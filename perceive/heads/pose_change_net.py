@@ -15,6 +15,7 @@ _SEEN, _DRAWN = (0, 1, 2, 6, 7), (3, 4, 5, 8, 9)  # channels of one picture: col
 _MOTION = 3  # right, down, away
 _KEPT = 12  # channels of 2 x 2 cells that the answer is read from
 _GROUPS = 4
+_NOWHERE = -1e4
 _FINER = 0.1  # size of what convolutions add to a motion, as a share of the picture
 
 
@@ -63,10 +64,11 @@ class CompareNet(nn.Module):
         self.register_buffer("there", there, persistent=False)
         self.register_buffer("step", step, persistent=False)
 
-    def forward(self, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Motions [B, 3, g, g] of cells (g = 2 side), logits [B, 2, g, g] of how sure they are, features [B, C, g, g].
 
-        Motions are right and down, as a share of the picture, and away, in the unit of depth that pictures have.
+        Motions are right and down, as a share of the picture, and away, in the unit of depth that pictures have. Last,
+        logarithms [B, g * g, W] of where around it each cell of the drawing is found, for :meth:`misses`.
 
         Args:
             pictures: [B, CHANNELS, S, S].
@@ -78,8 +80,8 @@ class CompareNet(nn.Module):
         seen, drawn = nn.functional.normalize(seen, dim=1), nn.functional.normalize(drawn, dim=1)
         alike = drawn.mT @ seen  # [B, g * g, g * g], from each cell of the drawing to each that was seen
         alike = alike.gather(2, self.cells.expand(len(alike), -1, -1)).masked_fill(~self.there, -1.0)
-        share = (self.sharpness.exp() * alike).masked_fill(~self.there, -torch.inf).softmax(-1)
-        guess = share @ self.step  # [B, g * g, 2]
+        found = (self.sharpness.exp() * alike).masked_fill(~self.there, _NOWHERE).log_softmax(-1)
+        guess = found.exp() @ self.step  # [B, g * g, 2]
         x = self.pair(nn.functional.pixel_unshuffle(pictures, 2))
         side, grid = self._side, self._grid
         told = self.token(tokens).transpose(1, 2).reshape(len(x), -1, side, side)
@@ -89,7 +91,19 @@ class CompareNet(nn.Module):
         x = x + gelu(self.far(x))
         out = self.motion(x)
         first = nn.functional.pad(guess.mT.reshape(len(x), 2, grid, grid), (0, 0, 0, 0, 0, 1))
-        return first + _FINER * out[:, :_MOTION], out[:, _MOTION:], x
+        return first + _FINER * out[:, :_MOTION], out[:, _MOTION:], x, found
+
+    def misses(self, found: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropies [B, g, g] of where cells are found, and whether their true places are where one looks.
+
+        Args:
+            found: of :meth:`forward`.
+            motion: [B, g, g, 2], how they truly moved, right and down, as a share of the picture.
+        """
+        true = motion.flatten(1, 2)[:, :, None] - self.step  # [B, g * g, W, 2]
+        wanted = (1 - self._grid * true.abs()).clamp_min(0).prod(-1) * self.there  # the four cells around the place
+        entropy = -(wanted * found).sum(-1)
+        return entropy.view(motion.shape[:3]), (wanted.sum(-1) > 0.99).view(motion.shape[:3])
 
     def answer(self, features: Tensor, surface: Tensor, solved: Tensor, readout: Tensor) -> Tensor:
         """What is to be done beside what was solved, and whether the hypothesis is right, [B, OUTPUTS].

@@ -27,7 +27,8 @@ class PoseCompareAugment:
     Args:
         seen: the sensor with what was seen.
         drawn: the sensor with the drawing.
-        blind: share of the samples without depth.
+        plain: share of the samples whose seen picture stays as it is; what there is to learn is learned from them.
+        blind: share of the samples without depth, also of those that are plain otherwise.
         background: share of the samples whose background is another's.
         occluder: share of the samples with something in front.
         dyed: share of the samples whose colour channels change places, in both pictures.
@@ -47,6 +48,7 @@ class PoseCompareAugment:
         self,
         seen: str = "seen",
         drawn: str = "drawn",
+        plain: float = 0.3,
         blind: float = 0.5,
         background: float = 0.3,
         occluder: float = 0.3,
@@ -59,7 +61,14 @@ class PoseCompareAugment:
         depth_noise: float = 0.01,
         holes: float = 0.2,
     ) -> None:
-        shares = {"blind": blind, "background": background, "occluder": occluder, "dyed": dyed, "holes": holes}
+        shares = {
+            "plain": plain,
+            "blind": blind,
+            "background": background,
+            "occluder": occluder,
+            "dyed": dyed,
+            "holes": holes,
+        }
         for name, value in (shares | {"brightness": brightness, "colour_gain": colour_gain}).items():
             if not 0 <= value <= 1:
                 raise SpecError(f"PoseCompareAugment.{name}", "a share from 0 to 1", repr(value), "Correct it.")
@@ -67,7 +76,8 @@ class PoseCompareAugment:
             if not 0 <= value < math.inf:
                 raise SpecError(f"PoseCompareAugment.{name}", "0 or more", repr(value), "Correct it.")
         self._seen, self._drawn, self._whole = seen, drawn, whole
-        self._blind, self._background, self._occluder, self._dyed = blind, background, occluder, dyed
+        self._plain, self._blind, self._background = plain, blind, background
+        self._occluder, self._dyed = occluder, dyed
         self._brightness, self._colour_gain, self._gamma = brightness, colour_gain, gamma
         self._colour_noise, self._depth_noise, self._holes = colour_noise, depth_noise, holes
 
@@ -83,11 +93,12 @@ class PoseCompareAugment:
 
         mask = target.mask.repeat_interleave(2, 1).repeat_interleave(2, 2)
         other, away = torch.randperm(size, generator=generator), -seen["base_from_camera"][:, 0, 2, 3]
-        swap = (draw() < self._background)[:, None, None] & ~mask
+        plain, untouched = (draw() < self._plain)[:, None, None], (rgb, depth)
+        swap = (draw() < self._background)[:, None, None] & ~mask & ~plain
         foreign = torch.where(depth[other] > 0, depth[other] + (away - away[other])[:, None, None], 0.0)
         rgb = torch.where(swap[..., None], rgb[other], rgb)
         depth = torch.where(swap, foreign.clamp_min(0), depth)
-        patch = _blobs(pixels, draw(5)) & (draw() < self._occluder)[:, None, None]
+        patch = _blobs(pixels, draw(5)) & (draw() < self._occluder)[:, None, None] & ~plain
         patch &= ((mask & ~patch).sum((1, 2)) >= _LEAST_LEFT * mask.sum((1, 2)))[:, None, None]
         nearer = (away - (0.4 + draw()) * DIAMETER_M).clamp_min(0.01)[:, None, None]
         rgb = torch.where(patch[..., None], rgb[other].roll(pixels // 2, 2), rgb)
@@ -100,7 +111,8 @@ class PoseCompareAugment:
         coarse = -(-pixels // _HOLES_PX)
         gone = draw(coarse, coarse) < draw(1, 1) * self._holes
         gone = gone.repeat_interleave(_HOLES_PX, 1).repeat_interleave(_HOLES_PX, 2)[:, :pixels, :pixels]
-        gone |= (draw() < self._blind)[:, None, None]
+        rgb, noisy = torch.where(plain[..., None], untouched[0], rgb), torch.where(plain, untouched[1], noisy)
+        gone = (gone & ~plain) | (draw() < self._blind)[:, None, None]
         seen["rgb"] = rgb.clamp(0, 255).round().to(torch.uint8)[:, None]
         seen["depth_m"] = torch.where((depth > 0) & ~gone, noisy.clamp_min(1e-3), 0.0)[:, None]
         target = replace(target, mask=target.mask & ~patch[:, ::2, ::2])

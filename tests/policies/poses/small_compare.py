@@ -14,7 +14,7 @@ from policies.optimisation import make_optimizer
 from policies.poses.compare_dataset import PoseCompareDataset
 from tests.policies.poses.made import MadeSource, two_models
 
-SIZE, STEPS = 48, 600
+SIZE, STEPS = 48, 400
 
 
 def plan() -> dict[str, Any]:

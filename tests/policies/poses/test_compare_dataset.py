@@ -108,7 +108,7 @@ def test_mirrors_and_quarter_turns_keep_truth_true(data: PoseCompareDataset) -> 
 
 def test_what_is_seen_changes_and_what_is_drawn_does_not(data: PoseCompareDataset) -> None:
     batch, target = data.batch(np.arange(len(data)))
-    loud = PoseCompareAugment(blind=1.0, occluder=1.0, background=1.0, dyed=0.0, whole=False)
+    loud = PoseCompareAugment(plain=0.0, blind=1.0, occluder=1.0, background=1.0, dyed=0.0, whole=False)
     new, changed = loud(batch, target, torch.Generator().manual_seed(1))
     assert not new.stream("seen").data["depth_m"].any()
     assert torch.equal(new.stream("drawn").data["rgb"], batch.stream("drawn").data["rgb"])
@@ -117,6 +117,19 @@ def test_what_is_seen_changes_and_what_is_drawn_does_not(data: PoseCompareDatase
     half = PoseCompareAugment(whole=False)(batch, target, torch.Generator().manual_seed(2))[0]
     blind = ~half.stream("seen").data["depth_m"].flatten(1).any(1)
     assert blind.any() and not blind.all()  # noqa: PT018  (one thing)
+
+
+def test_plain_samples_are_seen_as_they_are(data: PoseCompareDataset) -> None:
+    batch, target = data.batch(np.arange(len(data)))
+    loud = {"blind": 0.0, "occluder": 1.0, "background": 1.0, "dyed": 0.0, "whole": False}
+    for plain in (1.0, 0.5):
+        new, changed = PoseCompareAugment(plain=plain, **loud)(batch, target, torch.Generator().manual_seed(1))
+        same = torch.ones(len(data), dtype=torch.bool)
+        for field in ("rgb", "depth_m"):
+            before, after = (one.stream("seen").data[field].flatten(1) for one in (batch, new))
+            same &= (before == after).all(1)
+        assert same.float().mean() == pytest.approx(plain, abs=0.2)
+        assert torch.equal(changed.mask[same], target.mask[same])
 
 
 def test_whole_pictures_are_held_back(data: PoseCompareDataset) -> None:

@@ -6,7 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from perceive.pose.estimate import PoseEstimate, PoseEstimator
 from perceive.pose.model import ObjectModel
 from perceive.pose.raster import MeshRenderer
 from perceive.pose.tracking.fit import DepthView
@@ -18,6 +20,7 @@ from perceive.pose.tracking.starts import shifted, turned_about
 from perceive.pose.tracking.tracker import PoseTracker
 from perceive.pose.tracking.turn import Turns, compare_turns
 from perceive.pose.tracking.verdict import Limits, judge
+from sensors.frames import RgbdFrame
 from sensors.geometry import FloatArray, axis_angle_to_matrix, rotation_angle_rad
 
 CAMERA = np.array([300.0, 300.0, 159.5, 119.5])
@@ -113,6 +116,61 @@ def test_what_stood_there_before_is_remembered_also_from_another_place_of_the_ca
     assert max(shares[1:]) < 0.1, "the object's own place, and a new one"
     memory.forget()
     assert memory.known_share(view, side, base_from_camera, seen, 0.006) == 0.0
+
+
+class Told(PoseEstimator):
+    """Proposes the poses that it was told, whatever is seen."""
+
+    def __init__(self, model: ObjectModel) -> None:
+        self._number = model.number
+        self.poses: list[FloatArray] = []
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self._number,)
+
+    def estimate(
+        self, frame: RgbdFrame, number: int, mask: NDArray[np.bool_] | None, most: int = 1
+    ) -> list[PoseEstimate]:
+        nothing = np.zeros((0, 4, 4)), np.zeros(0)
+        return [PoseEstimate(number, pose, 1.0, None, *nothing) for pose in self.poses[:most]]
+
+
+def test_a_double_that_lay_there_before_is_not_taken_for_the_lost_object() -> None:
+    model = carton()
+    here = posed(np.array([0.7, 0.5, 0.3]), np.array([-0.08, 0.0, 0.5]))
+    double = posed(np.array([0.2, -0.5, 0.9]), np.array([0.1, 0.0, 0.7]))
+    new = posed(np.array([0.7, 0.5, 0.3]), np.array([-0.05, 0.08, 0.5]))
+    told = Told(model)
+    tracker = PoseTracker(model, told, search_every=1, hue=None, threads=1)
+
+    def frame(stamp_s: float, *drawn: FloatArray) -> RgbdFrame:
+        depth_m = picture(*((model, pose) for pose in drawn)).depth_m
+        grey = np.full((*SIZE, 3), 128, np.uint8)
+        return RgbdFrame(stamp_s=stamp_s, rgb=grey, depth_m=depth_m, intrinsics_px=CAMERA, base_from_camera=np.eye(4))
+
+    def found(stamp_s: float, *drawn: FloatArray) -> FloatArray | None:
+        """Where it is followed to in a second of frames."""
+        for k in range(10):
+            said = tracker.update(frame(stamp_s + 0.1 * k, *drawn))
+            if said.valid:
+                return said.camera_from_object
+        return None
+
+    # Positive control: who knows nothing of the scene takes the double.
+    told.poses = [double]
+    taken = found(0.0, double)
+    assert taken is not None
+    assert np.linalg.norm(taken[:3, 3] - double[:3, 3]) < 0.01
+    tracker.reset()
+    tracker.start(here, frame(2.0, here, double))
+    for k in range(5):
+        assert tracker.update(frame(2.0 + 0.1 * k, here, double)).valid
+    assert found(3.0, double) is None, "the object is gone, its double lies there as before"
+    told.poses = [double, new]
+    again = found(5.0, double, new)
+    assert again is not None
+    assert np.linalg.norm(again[:3, 3] - new[:3, 3]) < 0.01
 
 
 def test_starts_reach_as_far_as_the_time_allows() -> None:
