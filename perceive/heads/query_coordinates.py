@@ -85,7 +85,7 @@ class QueryCoordinateHead(Head):
         told: int = 16,
         radius_m: float = 0.05,
         coordinate_weight: float = 1.0,
-        match_weight: float = 0.2,
+        match_weight: float = 1.0,
     ) -> None:
         super().__init__()
         owner = "QueryCoordinateHead"
@@ -99,6 +99,7 @@ class QueryCoordinateHead(Head):
         self._weights = weights
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width, bias=False)
+        self.sharpness = nn.Parameter(torch.tensor(2.3))
         self.pointed = nn.Linear(3, width)
         self.net = CoordinateNet(width, self._side, self._factor, channels, told, 5)
 
@@ -162,7 +163,8 @@ class QueryCoordinateHead(Head):
         known = known & (context.tokens.position_m[:, group] != 0).any(-1)  # the latent has no place
         places = torch.where(known[..., None], context.tokens.position_m[:, group], 0.0)
         there = torch.where(known[..., None], there, 0.0)
-        score = self.query(tokens) @ self.key(there).mT / math.sqrt(tokens.shape[-1])
+        query, key = (nn.functional.normalize(one, dim=-1) for one in (self.query(tokens), self.key(there)))
+        score = self.sharpness.exp() * query @ key.mT
         log_match = score.masked_fill(~known[:, None], -1e4).log_softmax(-1)
         pointed = log_match.exp() @ places / radius  # [B, side * side, 3]
         near = (points / radius).clamp(-_FAR, _FAR)

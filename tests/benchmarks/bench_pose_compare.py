@@ -151,12 +151,15 @@ def main(network: Path, known: Path, new: Path, count: int, out: Path) -> dict[s
     """Measure and write the result file; its figures are returned."""
     started = start_clock()
     torch.set_num_threads(1)
-    folder = network if (network / "config.json").exists() else find_checkpoint(network).path / "ema"
-    model = load_model(folder)
+    whole = (network / "config.json").exists()  # a model by itself, not a run
+    checkpoint = None if whole else find_checkpoint(network)
+    model = load_model(network if checkpoint is None else checkpoint.path / "ema")
     if not isinstance(model, PerceptionModel):
         raise DataError(str(network), "a PerceptionModel", type(model).__name__, "Train experiment=pose_compare.")
     reader = HypothesisReader(model)
     figures: dict[str, Figure] = {}
+    if checkpoint is not None:
+        figures["training_cpu_min"] = Figure(checkpoint.state["cpu_s"] / 60, "min", at_most=40.0)
     for where, data in (("known", known), ("new", new)):
         every = list(starts(data, count))
         for depth in (False, True):
