@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from perceive.contrast import spread_out
 from perceive.geometry import full_precision
 from perceive.heads.base import Head, HeadContext
 from perceive.heads.crop_points import crop_points, newest_tokens, square_crop
@@ -163,7 +164,8 @@ class QueryCoordinateHead(Head):
         known = known & (context.tokens.position_m[:, group] != 0).any(-1)  # the latent has no place
         places = torch.where(known[..., None], context.tokens.position_m[:, group], 0.0)
         there = torch.where(known[..., None], there, 0.0)
-        query, key = (nn.functional.normalize(one, dim=-1) for one in (self.query(tokens), self.key(there)))
+        query, key = spread_out(self.query(tokens), seen), spread_out(self.key(there), known)
+        query, key = (nn.functional.normalize(one, dim=-1) for one in (query, key))
         score = self.sharpness.exp() * query @ key.mT
         log_match = score.masked_fill(~known[:, None], -1e4).log_softmax(-1)
         pointed = log_match.exp() @ places / radius  # [B, side * side, 3]

@@ -300,7 +300,8 @@ def test_one_point_many_equal_ones_and_ones_at_all_ends_of_the_grid() -> None:
     assert one.valid.sum() == 1
     same = {name: stream.data[name][:, :, :1].expand_as(stream.data[name]) for name in ("xyz_m", "rgb")}
     many = labelled(head_of(), context_of(changed(stream, **same)))
-    assert many.logits[0, :COUNT].equal(many.logits[0, :1].expand(COUNT, -1))
+    # Up to rounding: how a row of a matrix product is summed hangs on its place, on some processors.
+    torch.testing.assert_close(many.logits[0, :COUNT], many.logits[0, :1].expand(COUNT, -1), rtol=0, atol=3e-7)
     far = stream.data["xyz_m"].clone()
     end = 0.05 * 2**16 - 1
     far[0, 0, :2] = torch.tensor([[end, end, end], [-end, -end, -end]])

@@ -15,10 +15,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from perceive.contrast import spread_out
 from perceive.points.neighbours import take_points
 from perceive.points.registration.scan import PAIR, ScanGeometry
 from sensors.errors import SpecError
 
+_QUICK = 10.0
 _WAVES = 4  # frequencies at which the distance of superpoints is told
 
 
@@ -171,8 +173,9 @@ class PairMatcher(nn.Module):
         self.fine = nn.Linear(point_width + PAIR, 2 * fine_width)
         self.fine_group = nn.Linear(width, 2 * fine_width)
         self.fine_out = nn.Sequential(nn.LayerNorm(2 * fine_width), nn.GELU(), nn.Linear(2 * fine_width, fine_width))
-        self.no_group = nn.Parameter(torch.zeros(()))
-        self.no_point = nn.Parameter(torch.zeros(()))
+        # Times _QUICK, for an optimiser moves every parameter by the same small steps.
+        self.no_group, self.no_point = (nn.Parameter(torch.tensor(0.3)) for _ in range(2))
+        self.group_sharpness, self.point_sharpness = (nn.Parameter(torch.tensor(1.0)) for _ in range(2))
 
     def forward(self, source: ScanGeometry, target: ScanGeometry) -> tuple[Described, Described]:
         """Describe B pairs of clouds, each in view of the other."""
@@ -187,8 +190,8 @@ class PairMatcher(nn.Module):
 
     def match_groups(self, source: ScanGeometry, target: ScanGeometry, one: Described, two: Described) -> Assignment:
         """Partners of superpoints, [B, G, G' + 1] and [B, G', G + 1]."""
-        similarity = one.group @ two.group.transpose(-1, -2) * one.group.shape[-1] ** -0.5
-        return assign(similarity, self.no_group, source.group_valid, target.group_valid)
+        similarity = _QUICK * self.group_sharpness * one.group @ two.group.transpose(-1, -2)
+        return assign(similarity, _QUICK * self.no_group, source.group_valid, target.group_valid)
 
     def match_members(
         self, source: ScanGeometry, target: ScanGeometry, one: Described, two: Described, i: Tensor, j: Tensor
@@ -199,23 +202,31 @@ class PairMatcher(nn.Module):
             [B, Q, K, K + 1] both.
         """
         mine, theirs = of_groups(one.member, i), of_groups(two.member, j)
-        similarity = mine @ theirs.transpose(-1, -2) * mine.shape[-1] ** -0.5
+        similarity = _QUICK * self.point_sharpness * mine @ theirs.transpose(-1, -2)
         valid, other = of_groups(source.member_valid, i), of_groups(target.member_valid, j)
-        return assign(similarity, self.no_point, valid, other)
+        return assign(similarity, _QUICK * self.no_point, valid, other)
 
     def _local(self, scan: ScanGeometry) -> tuple[Tensor, Tensor, Tensor]:
         """Superpoints [B, G, D], points [B, P, C] and pairs [B, G, G, E]."""
-        points = self.point_norm(self.point(scan.near_pairs).amax(2))
+        points = self.point_norm(spread_out(self.point(_scaled(scan.near_pairs)).amax(2), scan.valid))
         # A place of a group that has no point holds the nearest one again: no maximum is changed by it.
-        members = take_points(self.of_member(points), scan.member) + self.of_pair(scan.member_pairs)
+        members = take_points(self.of_member(points), scan.member) + self.of_pair(_scaled(scan.member_pairs))
         distance = scan.between[..., :1]
         waves = distance * 2.0 ** torch.arange(_WAVES, device=distance.device)
-        pairs = self.pair(torch.cat([scan.between, waves.sin(), waves.cos()], -1))
-        return self.group(members).amax(2), points, pairs
+        pairs = self.pair(torch.cat([_scaled(scan.between), waves.sin(), waves.cos()], -1))
+        return spread_out(self.group(members).amax(2), scan.group_valid), points, pairs
 
     def _described(self, scan: ScanGeometry, groups: Tensor, points: Tensor) -> Described:
-        own = torch.cat([take_points(points, scan.member), scan.member_pairs], -1)
-        return Described(groups, self.fine_out(self.fine(own) + self.fine_group(groups)[:, :, None]))
+        own = torch.cat([take_points(points, scan.member), _scaled(scan.member_pairs)], -1)
+        member = self.fine_out(self.fine(own) + self.fine_group(groups)[:, :, None])
+        member = spread_out(member.flatten(1, 2), scan.member_valid.flatten(1)).view(member.shape)
+        groups = spread_out(groups, scan.group_valid)
+        return Described(nn.functional.normalize(groups, dim=-1), nn.functional.normalize(member, dim=-1))
+
+
+def _scaled(pairs: Tensor) -> Tensor:
+    """Pair features about zero, of about unit size."""
+    return 4 * (pairs - 0.5)
 
 
 def of_groups(values: Tensor, index: Tensor) -> Tensor:

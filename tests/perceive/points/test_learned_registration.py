@@ -117,9 +117,30 @@ def test_it_learns_and_then_finds_the_transform() -> None:
     result = LearnedRegistration(network, PLAN, 0.01, 0.02).register(points, moved(points, pose))
     assert result.found
     torch.testing.assert_close(result.model_from_source, pose, atol=1e-4, rtol=0)
-    untrained = match_points(matcher(9), source, target)
-    right = untrained.source[0] == untrained.target[0]
-    assert float(right[untrained.valid[0]].double().mean()) < 0.7
+
+
+def test_it_learns_scans_that_share_no_point() -> None:
+    pairs = ScanPairSource(3, points=1024).batch(range(4))
+    plan = MatcherPlan(
+        points=256, groups=24, size=24, near=12, width=48, layers=2, point_width=32, pair_width=16
+    )  # fmt: skip
+    source = plan.prepare(pairs.source_m, viewpoint_m=pairs.source_view_m)
+    target = plan.prepare(pairs.target_m, viewpoint_m=pairs.target_view_m)
+
+    def right(network: PairMatcher) -> float:
+        """Share of the surest matches that are off by less than 5 cm in a heap of a metre."""
+        found = match_points(network, source, target, 64)
+        lead = torch.arange(4)[:, None]
+        true = pairs.target_from_source
+        there = pairs.source_m[lead, found.source].double() @ true[:, :3, :3].mT + true[:, None, :3, 3]
+        off = (there - pairs.target_m[lead, found.target].double()).norm(dim=-1)
+        return float((off[found.valid] < 0.05).double().mean())
+
+    torch.manual_seed(0)
+    network = plan.build()
+    assert right(network) < 0.1
+    fit_matcher(network, source, target, pairs.target_from_source, MatcherObjective(0.04), 80, 4, 3e-3)
+    assert right(network) > 0.5
 
 
 @pytest.mark.parametrize(
