@@ -25,7 +25,7 @@ from perceive.points.registration.surface import Surface
 from perceive.saved import CONFIG_FILE, WEIGHTS_FILE, fill, write_model
 from sensors.errors import DataError, SpecError
 
-FORMAT = "pair_matcher/1"
+FORMAT = "pair_matcher/2"
 
 
 @dataclass(frozen=True)
