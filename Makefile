@@ -91,7 +91,7 @@ points: $(STAMP) ## learn from point clouds: labels, boxes, shapes, registration
 
 poses: $(STAMP) ## 6D poses: train, estimate, few-shot, pick a named object (hours; goes on where it was interrupted)
 	$(BIN)/python -m tests.benchmarks.bench_poses
-	test -d runs/pose_compare || $(BIN)/perceive train experiment=pose_compare data=runs/scenes/objects output=runs/pose_compare
+	test -d runs/pose_compare/checkpoints/step_002600 || $(BIN)/perceive train experiment=pose_compare data=runs/scenes/objects output=runs/pose_compare
 	$(BIN)/python -m tests.benchmarks.bench_pose_compare --network runs/pose_compare --known runs/scenes/objects_1000000 --new runs/scenes/objects_new_1000000
 	$(BIN)/python -m tests.benchmarks.bench_pose_few_shot --data runs/scenes/objects_new_1000000 --arms "fused templates"
 	$(BIN)/python -m tests.benchmarks.bench_pick_by_pose

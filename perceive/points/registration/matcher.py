@@ -20,7 +20,7 @@ from perceive.points.neighbours import take_points
 from perceive.points.registration.scan import PAIR, ScanGeometry
 from sensors.errors import SpecError
 
-_QUICK = 10.0
+_QUICK = 10.0  # logits of a learned scalar of 1
 _WAVES = 4  # frequencies at which the distance of superpoints is told
 
 

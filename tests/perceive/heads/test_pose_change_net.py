@@ -35,7 +35,8 @@ def test_even_untrained_cells_are_likest_where_they_moved_to(net: CompareNet, ri
     pictures[:, [3, 4, 5, 8, 9]], pictures[:, [0, 1, 2, 6, 7]] = drawn, seen
     with torch.no_grad():
         motion, sure, features, found = net(pictures, torch.zeros(1, SIDE**2, 2 * WIDTH))
-    assert motion.shape == (1, 3, GRID, GRID) and sure.shape == (1, 2, GRID, GRID)  # noqa: PT018  (one thing)
+    assert motion.shape == (1, 3, GRID, GRID)
+    assert sure.shape == (1, 2, GRID, GRID)
     assert features.shape[2:] == (GRID, GRID)
     assert found.shape == (1, GRID**2, WINDOW**2)
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(1, GRID**2))
