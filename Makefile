@@ -93,7 +93,8 @@ poses: $(STAMP) ## 6D poses: train, estimate, few-shot, pick a named object (hou
 	$(BIN)/python -m tests.benchmarks.bench_poses
 	test -d runs/pose_compare/checkpoints/step_002600 || $(BIN)/perceive train experiment=pose_compare data=runs/scenes/objects output=runs/pose_compare
 	$(BIN)/python -m tests.benchmarks.bench_pose_compare --network runs/pose_compare --known runs/scenes/objects_1000000 --new runs/scenes/objects_new_1000000
-	$(BIN)/python -m tests.benchmarks.bench_pose_few_shot --data runs/scenes/objects_new_1000000 --arms "fused templates"
+	test -d runs/pose_few_shot/checkpoints/step_001300 || $(BIN)/perceive train experiment=pose_few_shot data=runs/few_shot_shapes output=runs/pose_few_shot
+	$(BIN)/python -m tests.benchmarks.bench_pose_few_shot --network runs/pose_few_shot --data runs/scenes/objects_new_1000000 --limit 20
 	$(BIN)/python -m tests.benchmarks.bench_pick_by_pose
 
 ablations: $(STAMP) ## train and evaluate the demo's ablations (hours; goes on where it was interrupted)

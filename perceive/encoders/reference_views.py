@@ -27,8 +27,9 @@ class ReferenceViewEncoder(Encoder):
     A reference is a picture whose base is the *object's* frame, with no depth where something else is seen. Each patch
     with depth gives a token that says what its pixels look like, how they lie about their mean point as the camera sees
     it and as the object's frame has it, how the camera was turned, and where in the object's frame the mean point lies
-    (Fourier features). That place is a feature and no place of the token: the trunk's places are those of the query's
-    frame, whose relation to the object's is what is looked for.
+    (Fourier features). That is the place of the token too, as if the object's frame were the query's. So the object
+    should be stated in a frame near the query's, or in several of which one is near; what is left between the two is
+    what a network looks for.
 
     Besides its patches every picture gets one token with the latent of the whole context: the mean over all patches of
     all pictures, whatever their order and number (conditional neural processes: Garnelo et al., ICML 2018; for poses of
@@ -112,12 +113,14 @@ class ReferenceViewEncoder(Encoder):
         latents = latent[:, None, None].expand(-1, views, -1, -1)
         features = torch.cat([features.view(batch, views, -1, latent.shape[-1]), latents], 2)
         position = nn.functional.pad(position.view(batch, views, -1, 3), (0, 0, 0, 1))
-        known = torch.cat([there.view(batch, views, -1), stream.valid[..., None]], 2).flatten(1)
+        there = there.view(batch, views, -1)
+        placed = nn.functional.pad(there, (0, 1))  # all but the latents
+        known = torch.cat([there, stream.valid[..., None]], 2).flatten(1)
         each = self.grid.patches + 1
         return Tokens(
             features.flatten(1, 2),
             position.flatten(1, 2),
-            torch.zeros_like(known),
+            placed.flatten(1),
             stream.age_s.repeat_interleave(each, 1),
             known,
         )

@@ -51,7 +51,8 @@ class QueryCoordinateHead(Head):
     """Dense coordinates of an object that nothing was trained on, from the tokens of a few references of it.
 
     In the trunk the tokens of the crop have met those of the references. Each token of the crop then points at the
-    references: the mean of their places, weighted by attention, is roughly where on the object it lies. Affine maps and
+    references, by what it has become and by how near they lie: the mean of their places, weighted by attention, is
+    roughly where on the object it lies. Affine maps and
     convolutions as of :class:`~perceive.heads.object_coordinates_net.CoordinateNet` say for each pixel how far it is
     from there, whether it shows the object, and how far its coordinates may be off: much, where no reference shows it.
 
@@ -101,6 +102,7 @@ class QueryCoordinateHead(Head):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width, bias=False)
         self.sharpness = nn.Parameter(torch.tensor(2.3))
+        self.nearness = nn.Parameter(torch.tensor(1.5))
         self.pointed = nn.Linear(3, width)
         self.net = CoordinateNet(width, self._side, self._factor, channels, told, 5)
 
@@ -161,12 +163,16 @@ class QueryCoordinateHead(Head):
         tokens = torch.where(seen[..., None], tokens, 0.0)
         group = context.tokens.groups[self._references]
         there, known = context.tokens.features[:, group], context.tokens.valid[:, group]
-        known = known & (context.tokens.position_m[:, group] != 0).any(-1)  # the latent has no place
+        known = known & context.tokens.placed[:, group]  # the latent has no place
         places = torch.where(known[..., None], context.tokens.position_m[:, group], 0.0)
         there = torch.where(known[..., None], there, 0.0)
         query, key = spread_out(self.query(tokens), seen), spread_out(self.key(there), known)
         query, key = (nn.functional.normalize(one, dim=-1) for one in (query, key))
         score = self.sharpness.exp() * query @ key.mT
+        own = slice(context.tokens.groups[self._crop].stop - self._side**2, context.tokens.groups[self._crop].stop)
+        far = torch.cdist(context.tokens.position_m[:, own], places) / radius
+        against = self.nearness.exp() * far.square().clamp_max(_FAR**2)
+        score = score - torch.where(context.tokens.placed[:, own, None], against, 0.0)
         log_match = score.masked_fill(~known[:, None], -1e4).log_softmax(-1)
         pointed = log_match.exp() @ places / radius  # [B, side * side, 3]
         near = (points / radius).clamp(-_FAR, _FAR)

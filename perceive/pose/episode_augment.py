@@ -25,9 +25,10 @@ class EpisodeAugment:
     """Queries as of :class:`~perceive.pose.augment.PoseCropAugment`, references cut anew, objects made of others.
 
     The object's frame is turned away from the query's by a random angle, so that no axis of an object means anything,
-    and that there are easy episodes to begin with, whose frame is almost the query's. Colour channels are swapped,
-    alike in query and references: that is another object. References are shifted, scaled, turned, lit, and their depth
-    is noisy.
+    and seldom by more than ``frame_rad``: a trained network is told of an object in frames that cover all rotations, of
+    which one is near. In a share of the samples it is not, which is how the network learns to say so. Colour
+    channels are swapped, alike in query and references: that is another object. References are shifted, scaled, turned,
+    lit, and their depth is noisy.
 
     Args:
         query: what is done to queries; its crop must be called as here, its extent be that of the dataset.
@@ -41,6 +42,7 @@ class EpisodeAugment:
         turn_rad: largest turn about their axes.
         brightness: of their colours, as a share.
         frame_rad: largest angle between the object's frame and the query's.
+        far: share of the samples in which that angle may be anything.
         depth_noise: deviation of their depth at 1 m, in metres, which grows with the square of the depth.
 
     Raises:
@@ -60,17 +62,18 @@ class EpisodeAugment:
         turn_rad: float = 0.3,
         brightness: float = 0.15,
         depth_noise: float = 0.001,
-        frame_rad: float = 3.14159,
+        frame_rad: float = 0.9,
+        far: float = 0.2,
     ) -> None:
-        numbers = (recolour, shift, scale, turn_rad, brightness, depth_noise, frame_rad)
-        if not all(0 <= value < 10 for value in numbers) or recolour > 1 or not 0.2 <= extent < 10:
+        numbers = (recolour, shift, scale, turn_rad, brightness, depth_noise, frame_rad, far)
+        if not all(0 <= value < 10 for value in numbers) or max(recolour, far) > 1 or not 0.2 <= extent < 10:
             raise SpecError(
                 "EpisodeAugment", "shares from 0 to 1, an extent above 0.2", f"{numbers}, {extent}", "Correct."
             )
         self._query, self._crop, self._references, self._asked = query, crop, references, asked
         self._recolour, self._extent, self._shift, self._scale = recolour, extent, shift, scale
         self._turn_rad, self._brightness, self._depth_noise = turn_rad, brightness, depth_noise
-        self._frame_rad = frame_rad
+        self._frame_rad, self._far = frame_rad, far
 
     def __call__(self, batch: Batch, target: QueryTarget, generator: torch.Generator) -> tuple[Batch, QueryTarget]:
         """A changed copy of a batch and its target, on the CPU.
@@ -87,7 +90,8 @@ class EpisodeAugment:
         side = batch.stream(self._references).data["rgb"].shape[2]
         references = self._recut(episode, 2 * side, order, generator)
         axis = torch.nn.functional.normalize(torch.randn(size, 3, generator=generator), dim=-1)
-        angle = self._frame_rad * torch.rand(size, 1, generator=generator)
+        luck = torch.rand(size, 2, generator=generator)
+        angle = torch.where(luck[:, :1] < self._far, torch.pi, self._frame_rad) * luck[:, 1:]
         turn = axis_angle_to_matrix(axis * angle) @ episode.query.crop_from_object[:, :3, :3]
         scale = scale_of(*references.points(), turn)
         query = replace(_recoloured(episode.query, order), diameter_m=2 * scale.radius_m)

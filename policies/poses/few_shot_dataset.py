@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from perceive.batch import Batch
+from perceive.geometry import axis_angle_to_matrix
 from perceive.heads.query_target import Episode, QueryTarget
 from perceive.model_base import Model
 from perceive.normalize import FieldStats
@@ -63,6 +64,7 @@ class FewShotDataset:
         least_visible: of a query.
         least_shown: of a reference.
         symmetry_steps: into which axes of revolution are cut in the loss.
+        frame_rad: largest angle between the frame an object is stated in and its query's, drawn for each episode.
         keep: whether wide crops are kept in a hidden folder.
         seed: of random solids and of the choice of references.
         on_bad: what to do with a picture of a data set that is damaged: "raise" or "skip".
@@ -98,6 +100,7 @@ class FewShotDataset:
         least_visible: float = 0.3,
         least_shown: float = 0.6,
         symmetry_steps: int = 24,
+        frame_rad: float = 0.9,
         keep: bool = True,
         seed: int = 0,
         on_bad: Literal["raise", "skip"] = "raise",
@@ -107,7 +110,7 @@ class FewShotDataset:
         counts = {"views": views, "reference_px": reference_px, "most": most, "draws": draws, "steps": symmetry_steps}
         even = size_px >= 8 and size_px % 2 == 0 and wide_px >= 8 and wide_px % 2 == 0
         wide = 0.2 <= extent < wide_extent < 10 and 0.2 <= reference_extent < wide_extent
-        shares = 0 <= least_visible <= 1 and 0 <= least_shown <= 1
+        shares = 0 <= least_visible <= 1 and 0 <= least_shown <= 1 and 0 <= frame_rad < 10
         if (
             min(counts.values()) < 1
             or shapes < 0
@@ -128,6 +131,7 @@ class FewShotDataset:
         self._crop, self._references, self._on_bad = crop, references, on_bad
         self._size, self._reference_px, self._most, self._draws = size_px, reference_px, most, draws
         self._extent, self._reference_extent, self._seed = extent, reference_extent, seed
+        self._frame_rad = frame_rad
         plan = CropPlan(wide_px, wide_extent, least_visible, 0)
         kept = self.folder / KEPT_IN if keep and source is None else None
         known, self._crops, visible = self._made(shapes, views, plan, kept) if shapes else self._read(
@@ -191,7 +195,7 @@ class FewShotDataset:
             level,
         )
         shown = references_of(seen, there)
-        scale = scale_of(*shown.points())
+        scale = scale_of(*shown.points(), self._frames(chosen) @ query.crop_from_object[:, :3, :3])
         measured = (query.depth.flatten(1).to(torch.int32) > 0).any(1)
         distance = torch.where(measured, query.surface_m, query.blind_m) * query.slant
         extent = self._extent * 2 * scale.radius_m
@@ -230,6 +234,13 @@ class FewShotDataset:
         taken = rng.permutation(able)[:count]
         known = np.arange(self._most) < count
         return np.concatenate([taken, np.full(self._most - count, taken[0])]), known
+
+    def _frames(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Turns [B, 3, 3] of the objects' frames away from their queries', functions of the episodes' indices."""
+        drawn = [np.random.default_rng((self._seed, int(index), 1)) for index in indices]
+        axis = torch.nn.functional.normalize(torch.from_numpy(np.stack([rng.normal(size=3) for rng in drawn])), dim=-1)
+        angle = torch.from_numpy(np.array([rng.uniform(0, self._frame_rad) for rng in drawn]))
+        return axis_angle_to_matrix((axis * angle[:, None]).float())
 
     def _source(self, rows: NDArray[np.int64]) -> CropSource:
         order = np.argsort(rows, kind="stable")  # the file is read from its beginning to its end

@@ -3,9 +3,10 @@
 The first scenes of a folder of held-out objects give references (posed RGB-D pictures with masks), the others are asked
 about, with masks. One, two and four references of each object, drawn anew for each seed. Arms:
 
-- network: the conditional neural process of conf/experiment/pose_few_shot.yaml, refined on the fused references;
+- network: the conditional neural process of conf/experiment/pose_few_shot.yaml, besides turns that cover all rotations;
+- no network: these turns alone: what the network is worth; nothing is trained;
 - fused templates: a mesh fused out of the same references and templates of it; nothing is trained;
-- wrong references: the network, told of another object: what the references are worth.
+- wrong references: as network, with the references of another object: what the references are worth.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from policies.checkpoint import find_checkpoint
 from sensors.errors import DataError
 
 COUNTS = (1, 2, 4)
-ARMS = ("network", "fused templates", "wrong references")
+ARMS = ("network", "no network", "fused templates", "wrong references")
 ASKED = 0.1  # of a query's: fewer are neither asked for nor punished
 
 
@@ -68,11 +69,13 @@ def estimator_of(arm: str, network: PerceptionModel | None, given: Mapping[int, 
     """The estimator of an arm."""
     if arm == "fused templates":
         return FusedTemplateEstimator(given)
+    if arm == "no network":
+        return FewShotEstimator(given)
     assert network is not None
     if arm == "wrong references":
         numbers = list(given)
         given = {number: given[numbers[(k + 1) % len(numbers)]] for k, number in enumerate(numbers)}
-    return FewShotEstimator(network, given)
+    return FewShotEstimator(given, network)
 
 
 def main() -> None:
@@ -101,7 +104,7 @@ def main() -> None:
     kept = set(keys)
     targets = [target for target in targets if target.key in kept]
     network = None
-    if set(given.arms) - {"fused templates"}:
+    if set(given.arms) - {"fused templates", "no network"}:
         if given.network is None:
             raise DataError("bench_pose_few_shot", "--network, a run folder", "none", "Train experiment=pose_few_shot.")
         loaded = load_model(find_checkpoint(given.network).path / "ema")

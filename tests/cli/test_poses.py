@@ -118,9 +118,11 @@ def test_references_take_the_place_of_meshes(data: Path, tmp_path: Path) -> None
              "scenes.width=320", "scenes.height=240", "count=3", "first=50", "workers=1", "progress=false"]  # fmt: skip
     assert main(["scenes", *words, f"output={shown}"]) == 0
     few = ["pose=few_shot_fused", "limit=1", "pictures=0", "progress=false", f"references={shown}", "reference_views=2"]
-    assert main(["poses", f"data={data}", f"output={tmp_path / 'out'}", *few]) == 0
-    figures = json.loads((tmp_path / "out" / "result.json").read_text())["figures"]
-    assert figures["AR"]["value"] > 0.5
+    for pose in ("few_shot_fused", "few_shot"):
+        few[0] = f"pose={pose}"
+        assert main(["poses", f"data={data}", f"output={tmp_path / pose}", *few]) == 0
+        figures = json.loads((tmp_path / pose / "result.json").read_text())["figures"]
+        assert figures["AR"]["value"] > 0.5
     with pytest.raises(DataError, match="different scenes"):
         poses.job(compose_config("poses", [f"data={data}", f"output={tmp_path}", *few, "reference_views=9"]))
     same = [*few[:-2], f"references={data}"]

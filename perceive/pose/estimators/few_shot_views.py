@@ -7,17 +7,21 @@ from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from perceive.batch import Batch, BatchStream
 from perceive.heads.query_coordinates import QueryCoordinateHead, QueryCoordinates
 from perceive.model import PerceptionModel
+from perceive.points.registration.ransac import ransac
 from perceive.pose.crop import CropView, aim_at_mask, cut
 from perceive.pose.episode import RADIUS_M, ObjectScale, References, scale_of
 from perceive.pose.estimators.instance_views import Seen
 from perceive.pose.references import Reference
 from sensors.errors import DataError, SpecError, WiringError
 from sensors.frames import RgbdFrame
-from sensors.geometry import FloatArray, axis_angle_to_matrix, invert
+from sensors.geometry import FloatArray, invert
+
+_LEAST_MATCHES = 12
 
 
 @final
@@ -45,8 +49,6 @@ class FewShotReader:
         crop: the sensor with the crop.
         references: the sensor with the references.
         reference_extent: width of a reference, in diameters; as in training.
-        turns: in how many object frames the network is told of an object; what it says of them is kept apart.
-        seed: of these.
 
     Raises:
         WiringError: the model has no such head or sensors, or works in another scale.
@@ -59,8 +61,6 @@ class FewShotReader:
         crop: str,
         references: str,
         reference_extent: float,
-        turns: int,
-        seed: int,
     ) -> None:
         part = dict(model.heads.items()).get(head)
         if not isinstance(part, QueryCoordinateHead):
@@ -76,9 +76,6 @@ class FewShotReader:
         self._model, self._head, self._crop, self._references = model.eval(), head, crop, references
         self._extent = reference_extent
         self._device = model.fallback_origin_m.device
-        rng = np.random.default_rng(seed)
-        frames = [np.eye(3), *(axis_angle_to_matrix(rng.normal(size=3) * 1.5) for _ in range(turns - 1))]
-        self._turns = torch.from_numpy(np.stack(frames)).float()
 
     def context(self, references: Sequence[Reference]) -> Context:
         """What the network is told of an object; of too many references those that differ most.
@@ -114,16 +111,16 @@ class FewShotReader:
         there = torch.arange(self._most)[None] < len(chosen)
         return Context(References(full(rgb).to(torch.uint8), full(depth), full(camera), full(pose), there))
 
-    def read(self, frame: RgbdFrame, context: Context, view: CropView, turns: FloatArray | None = None) -> list[Seen]:
+    def read(self, frame: RgbdFrame, context: Context, view: CropView, turns: FloatArray) -> list[Seen]:
         """What is seen in a crop, once for each object frame in which the network is told of the object.
 
         Args:
             frame: the whole picture.
             context: the object.
             view: the crop.
-            turns: float [N, 3, 3], these frames' axes from the object's own; None = some that differ much.
+            turns: float [N, 3, 3], these frames' axes from the object's own.
         """
-        told_in = self._turns if turns is None else torch.from_numpy(turns).float()
+        told_in = torch.from_numpy(turns).float()
         count = len(told_in)
         scale = scale_of(
             context.points_m.expand(count, -1, -1), context.there.expand(count, -1), told_in
@@ -163,6 +160,38 @@ class FewShotReader:
         coordinates = plain(said.coordinates_m) / factor @ turn + plain(scale.middle_m)
         mask, measured = plain(said.mask_logits.sigmoid()), said.measured[k].cpu().numpy()
         return Seen(view, mask, coordinates, plain(said.spread_m) / factor, placed, measured, np.eye(4), 1.0)
+
+
+def poses_of_all(
+    seen: Sequence[Seen], there: Sequence[NDArray[np.bool_]], reach_m: float, samples: int, seed: int
+) -> FloatArray:
+    """Poses [N, 4, 4] of the camera's frame that measured points and their coordinates agree on.
+
+    By RANSAC and Kabsch, of all answers at once; each gives so many, fitted to ever fewer and surer pixels.
+    """
+    use = np.stack([(mask & one.measured).ravel() for one, mask in zip(seen, there, strict=True)])
+    some = use.any(0)
+    use = use[:, some]
+    source, target = (
+        np.stack([getattr(one, name).reshape(-1, 3)[some] for one in seen]) for name in ("coordinates_m", "points_m")
+    )
+    spread = np.where(use, np.stack([one.spread_m.ravel()[some] for one in seen]), np.nan)
+    keep = np.concatenate([use & (spread <= _quantile(spread, share)) for share in np.linspace(0.9, 0.4, samples)])
+    enough = keep.sum(1) >= _LEAST_MATCHES
+    if not enough.any():
+        return np.zeros((0, 4, 4))
+    source, target = np.tile(source, (samples, 1, 1)), np.tile(target, (samples, 1, 1))
+    found = ransac(
+        torch.from_numpy(source[enough]), torch.from_numpy(target[enough]), torch.from_numpy(keep[enough]),
+        inlier_m=reach_m, triplets=256, judged=48, seed=seed,
+    )  # fmt: skip
+    return np.asarray(found.target_from_source.numpy()[found.found.numpy()])
+
+
+def _quantile(values: FloatArray, share: float) -> FloatArray:
+    """Of each row [N, 1], NaN left out; 0 where there is nothing else."""
+    filled = np.where(np.isnan(values).all(1, keepdims=True), 0.0, values)
+    return np.asarray(np.nanquantile(filled, share, axis=1, keepdims=True))
 
 
 def _apart(references: Sequence[Reference], most: int) -> list[Reference]:

@@ -63,7 +63,8 @@ def test_tokens_lie_where_the_object_was_measured(data: FewShotDataset) -> None:
     torch.testing.assert_close(tokens.position_m[0, :4, 0], 0.5 + middle)
     torch.testing.assert_close(tokens.position_m[0, [0, 4, 8, 12], 1], -middle)
     torch.testing.assert_close(tokens.position_m[0, :16, 2], torch.zeros(16))
-    assert not tokens.placed.any()
+    assert tokens.placed[0, :16].all()
+    assert not tokens.placed[0, 16]  # the latent of all of them
     fields["depth_m"][..., :8, :] = 0.0
     assert encoder(BatchStream(fields, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))).valid.sum() == 12 + 1
 

@@ -62,11 +62,11 @@ def dataset(**changes: Any) -> FewShotDataset:
     return FewShotDataset("memory", **(settings | changes))
 
 
-def quiet() -> EpisodeAugment:
-    """Nothing but turns of the object's frame and other cuts."""
+def quiet(turn_rad: float = 0.5, **changes: float) -> EpisodeAugment:
+    """Nothing but turns of the object's frame and other cuts, and of the query by so much at most."""
     names = "blind absent background occluder brightness colour_gain hue_rad gamma colour_noise depth_noise holes"
     none: dict[str, Any] = dict.fromkeys(names.split(), 0.0)
-    return EpisodeAugment(PoseCropAugment(**none), brightness=0.0, depth_noise=0.0)
+    return EpisodeAugment(PoseCropAugment(**none, turn_rad=turn_rad), brightness=0.0, depth_noise=0.0, **changes)
 
 
 @functools.cache

@@ -72,6 +72,22 @@ def test_an_episode_is_stated_in_the_frame_of_its_references(data: FewShotDatase
     torch.testing.assert_close(turn @ turn.mT, torch.eye(3).expand_as(turn), rtol=0, atol=1e-5)
 
 
+def test_objects_are_told_in_frames_near_the_querys_but_for_a_share(data: FewShotDataset) -> None:
+    batch, target = data.batch(np.arange(0, 160))
+
+    def angles(**changes: float) -> torch.Tensor:
+        _, made = quiet(turn_rad=0.0, **changes)(batch, target, torch.Generator().manual_seed(1))
+        trace = made.frame_from_object[:, :3, :3].diagonal(dim1=1, dim2=2).sum(-1)
+        return ((trace - 1) / 2).clamp(-1, 1).acos()
+
+    near = angles(frame_rad=0.5, far=0.0)
+    assert 0.4 < near.max() < 0.52  # the crop's camera is turned a little to where the crop's middle moved
+    assert abs(near.median() - 0.25) < 0.06
+    some = angles(frame_rad=0.5, far=0.5)
+    assert abs((some > 0.52).float().mean() - 0.5 * (1 - 0.5 / torch.pi)) < 0.12
+    assert some.max() > 2.5
+
+
 def test_symmetries_move_with_the_frame(data: FewShotDataset) -> None:
     """A symmetry of the cylinder takes what its references show onto its surface again."""
     batch, target = quiet()(*data.batch(np.arange(len(data))[-60:]), torch.Generator().manual_seed(1))

@@ -63,7 +63,7 @@ def test_fused_templates_find_an_object_without_a_mesh() -> None:
 
 def test_the_network_answers_with_poses_in_the_camera_frame() -> None:
     """A network of 60 steps is rough; refining and choosing still put the object where it is."""
-    estimator = FewShotEstimator(learned()[0], {3: references(0, range(4))}, turns=3, samples=2, points=128)
+    estimator = FewShotEstimator({3: references(0, range(4))}, learned()[0], samples=2, points=128)
     assert estimator.numbers == (3,)
     off = []
     for picture in range(20, 24):
@@ -81,12 +81,40 @@ def test_the_network_answers_with_poses_in_the_camera_frame() -> None:
     np.testing.assert_array_equal(again.camera_from_object, one.camera_from_object)
 
 
+def test_turns_alone_find_an_object_and_its_covariance() -> None:
+    """No network, and fewer pictures than it takes to see all sides."""
+    estimator = FewShotEstimator({3: references(0, range(3))}, points=256)
+    off = []
+    for picture in range(20, 25):
+        query, truth = asked(0, picture)
+        (one,) = estimator.estimate(query.frame, 3, query.mask)
+        off.append(off_m(one, truth))
+        assert one.covariance is not None
+        deviation_m = np.sqrt(np.diag(one.covariance)[:3])
+        assert (deviation_m < 0.1).all()
+    assert np.median(off) < 0.04 * ELL.diameter_m
+    (found, *_) = estimator.estimate(query.frame, 3, None)  # by what stands on its own
+    assert off_m(found, truth) < 0.1 * ELL.diameter_m
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_without_depth_it_lies_where_its_outline_is(network: bool) -> None:
+    estimator = FewShotEstimator({3: references(0, range(6))}, learned()[0] if network else None, samples=1, points=64)
+    query, truth = asked(0, 20)
+    blind = replace(query.frame, depth_m=np.full_like(query.frame.depth_m, np.nan))
+    (one,) = estimator.estimate(blind, 3, query.mask)
+    middle = (ELL.low_m + ELL.high_m) / 2
+    seen, true = (
+        transform_points(pose, middle[None])[0] for pose in (one.camera_from_object, truth.camera_from_object)
+    )
+    assert np.linalg.norm(seen[:2] / seen[2] - true[:2] / true[2]) * true[2] < 0.25 * ELL.diameter_m
+    assert abs(seen[2] / true[2] - 1) < 0.25
+
+
 def test_without_depth_and_without_a_mask() -> None:
-    estimator = FewShotEstimator(learned()[0], {3: references(0, range(4))}, turns=1, samples=1, points=64)
+    estimator = FewShotEstimator({3: references(0, range(4))}, learned()[0], samples=1, points=64)
     query, _ = asked(0, 20)
     blind = replace(query.frame, depth_m=np.zeros_like(query.frame.depth_m))
-    for one in estimator.estimate(blind, 3, query.mask):
-        assert np.isfinite(one.camera_from_object).all()
     with pytest.raises(SpecError, match="neither"):
         estimator.estimate(blind, 3, None)
     with pytest.raises(DataError, match="empty"):
@@ -106,8 +134,10 @@ def test_refusals() -> None:
     with pytest.raises(DataError, match="reference"):
         fuse([], 1)
     with pytest.raises(SpecError):
-        FewShotEstimator(learned()[0], {})
+        FewShotEstimator({}, learned()[0])
     with pytest.raises(SpecError):
-        FewShotEstimator(learned()[0], {3: [query]}, turns=0)
+        FewShotEstimator({3: [query]}, learned()[0], turns=0)
+    with pytest.raises(SpecError, match="told"):
+        FewShotEstimator({3: [query]}, told=30)
     with pytest.raises(WiringError, match="QueryCoordinateHead"):
-        FewShotEstimator(learned()[0], {3: [query]}, head="pose")
+        FewShotEstimator({3: [query]}, learned()[0], head="pose")
