@@ -115,6 +115,39 @@ def test_the_loss_is_that_of_the_nearest_of_what_looks_alike(
     assert abs(float(same["coordinates/_off"] / plain["coordinates/_off"]) - 1) < 0.02
 
 
+def test_pointing_is_by_what_differs_and_by_what_is_near(
+    model: PerceptionModel, episode: tuple[Batch, QueryTarget]
+) -> None:
+    """What all tokens of the references have in common tells none of them apart; where they lie does."""
+    head = model.heads["coordinates"]
+    assert isinstance(head, QueryCoordinateHead)
+    with torch.no_grad():
+        context = model.contexts(episode[0])["coordinates"]
+        group = context.tokens.groups["references"]
+        plain = head._read(context)[1]
+
+        def pointing(**changes: torch.Tensor) -> torch.Tensor:
+            return head._read(replace(context, tokens=replace(context.tokens, **changes)))[1]
+
+        features = context.tokens.features.clone()
+        features[:, group] += 50 * torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(pointing(features=features), plain, rtol=0, atol=2e-2)
+        alone = context.tokens.features.clone()
+        alone[:, group.start] += 50 * torch.randn(alone.shape[-1], generator=torch.Generator().manual_seed(0))
+        assert (pointing(features=alone) - plain).abs().max() > 0.5  # positive control
+        # Of references that look alike the nearest is pointed at most.
+        same = context.tokens.features.clone()
+        same[:, group] = 1.0
+        own = context.tokens.groups["crop"]
+        far = torch.cdist(context.tokens.position_m[:, own], context.tokens.position_m[:, group])
+        known = context.tokens.valid[:, group] & context.tokens.placed[:, group]
+        nearest = far.masked_fill(~known[:, None], torch.inf).argmin(-1)
+        within = far.gather(-1, nearest[..., None])[..., 0] < 2 * head.radius_m  # beyond, all are alike
+        asked = context.tokens.placed[:, own] & within
+        assert asked.sum() > 50
+        assert torch.equal(pointing(features=same).argmax(-1)[asked], nearest[asked])
+
+
 def test_it_learns_one_batch_and_every_parameter_with_it(data: FewShotDataset) -> None:
     torch.manual_seed(0)
     part = PerceptionModel.from_config(plan(), data.sensor_spaces, data.history)
