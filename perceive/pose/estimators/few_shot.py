@@ -115,7 +115,7 @@ class FewShotEstimator(PoseEstimator):
         passes: how often the network is asked, told of the object as the best poses had it from the second time on.
         samples: poses by RANSAC for each answer from the second time on.
         points: of the picture that hypotheses are refined with.
-        least_score: what is found without a mask counts if judging gives it this score.
+        least_score: what is found without a mask counts if judging gives it this score; another object seldom has more.
         others: further hypotheses in an answer.
         head: name of the network's head.
         crop: name of its sensor with the crop.
@@ -145,7 +145,7 @@ class FewShotEstimator(PoseEstimator):
         passes: int = 2,
         samples: int = 3,
         points: int = 512,
-        least_score: float = 0.4,
+        least_score: float = 0.6,
         others: int = 4,
         head: str = "coordinates",
         crop: str = "crop",
@@ -195,19 +195,18 @@ class FewShotEstimator(PoseEstimator):
         known = self._known[number]
         deep = bool((np.isfinite(frame.depth_m) & (frame.depth_m > 0)).any())
         if mask is not None:
-            one = self._one(self._query(frame, mask, known))
-            return [] if one is None else [one]
+            return [self._one(self._query(frame, mask, known))]
         if not deep:
             raise SpecError(where, "a mask, or depth to find things by", "neither", "Pass the object's mask.")
         parts = propose(frame, largest_m=2 * known.diameter_m)
-        found = [one for part in parts if (one := self._one(self._query(frame, part, known))) is not None]
+        found = [self._one(self._query(frame, part, known)) for part in parts]
         return sorted((one for one in found if one.score >= self._least_score), key=lambda one: -one.score)[:most]
 
     def _query(self, frame: RgbdFrame, mask: NDArray[np.bool_], known: _Known) -> _Query:
         return _Query(frame, mask, known, self._size_px, self._extent)
 
-    def _one(self, query: _Query) -> PoseEstimate | None:
-        """The best pose of what a mask shows; None = there is none."""
+    def _one(self, query: _Query) -> PoseEstimate:
+        """The best pose of what a mask shows."""
         poses, covariances, scores = np.zeros((0, 4, 4)), list[FloatArray | None](), np.zeros(0)
         for k in range(1 if self._reader is None else self._passes):
             # Told of the object as the best poses have it before the camera, the network has less of a turn to find.
@@ -220,8 +219,6 @@ class FewShotEstimator(PoseEstimator):
                 both, known_of = query.refined(new, self._seed)
                 poses, covariances = np.concatenate([poses, both]), covariances + known_of
                 scores = np.append(scores, query.judged(both))
-        if not len(poses):
-            return None
         order = np.argsort(-scores, kind="stable")
         first, rest = int(order[0]), order[1 : 1 + self._others]
         return PoseEstimate(
