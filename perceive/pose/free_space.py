@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from perceive.pose.raster import NEAREST_M
 from perceive.pose.references import Reference
 from perceive.pose.templates.features import colour_features
 from sensors.errors import DataError
@@ -19,8 +20,7 @@ _POINTS = 256  # of the picture, and of all references together
 _COLOUR_SHARE = 0.4  # how much of a point's agreement is its colour
 _UNKNOWN = 0.6  # what a point counts that no reference could have seen
 _HIDDEN = 2.0  # tolerances behind a seen surface, beyond which a point is hidden by it
-_EDGE_PX = 1.5  # about the outline of a mask in which nothing is held against a point
-_SENTINEL = 1e-9
+_EDGE_PX = 1  # about the outline of a mask in which nothing is held against a point
 
 
 @final
@@ -60,7 +60,7 @@ class Sight:
         """
         fx, fy, cx, cy = (float(value) for value in self.intrinsics_px)
         z = points_m[..., 2]
-        ahead = z > _SENTINEL
+        ahead = z > NEAREST_M
         safe = np.where(ahead, z, 1.0)
         column = np.rint(points_m[..., 0] / safe * fx + cx)
         row = np.rint(points_m[..., 1] / safe * fy + cy)
@@ -169,10 +169,10 @@ def sight_of(
     depth = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0).astype(np.float32)
     inside = np.asarray(mask, bool)
     outline = torch.from_numpy(inside.astype(np.float32))[None, None]
-    reach = 2 * int(_EDGE_PX) + 1
+    reach = 2 * _EDGE_PX + 1
     pool = torch.nn.functional.max_pool2d
-    wide = pool(outline, reach, 1, reach // 2) > 0
-    narrow = -pool(-outline, reach, 1, reach // 2) > 0
+    wide = pool(outline, reach, 1, _EDGE_PX) > 0
+    narrow = -pool(-outline, reach, 1, _EDGE_PX) > 0
     values = torch.from_numpy(rgb.astype(np.float32) / np.float32(255)).permute(2, 0, 1)[None]
     colour = colour_features(values, torch.from_numpy(inside)[None, None])[0].permute(1, 2, 0).numpy()
     return Sight(depth, inside, (wide & ~narrow)[0, 0].numpy(), colour, np.asarray(intrinsics_px, np.float64))

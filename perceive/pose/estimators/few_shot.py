@@ -24,7 +24,7 @@ from perceive.pose.proposals import propose
 from perceive.pose.raster import MeshRenderer
 from perceive.pose.references import Reference, fuse
 from perceive.pose.refine import ModelRefiner
-from perceive.pose.templates.hypotheses import of_one_body, searched
+from perceive.pose.templates.hypotheses import of_one_body, rough_covariance, searched
 from perceive.pose.templates.judging import Judge
 from sensors.errors import SpecError, WiringError
 from sensors.frames import RgbdFrame
@@ -221,9 +221,10 @@ class FewShotEstimator(PoseEstimator):
                 scores = np.append(scores, query.judged(both))
         order = np.argsort(-scores, kind="stable")
         first, rest = int(order[0]), order[1 : 1 + self._others]
-        return PoseEstimate(
-            query.known.model.number, poses[first], float(scores[first]), covariances[first], poses[rest], scores[rest]
-        )
+        covariance, model = covariances[first], query.known.model
+        if covariance is None:  # of a pose that refining did not make better
+            covariance = rough_covariance(poses[first], model.diameter_m)
+        return PoseEstimate(model.number, poses[first], float(scores[first]), covariance, poses[rest], scores[rest])
 
     def _turned(self, query: _Query) -> FloatArray:
         """The object in all turns where its points were measured, or as far away as it would fill the mask's box."""

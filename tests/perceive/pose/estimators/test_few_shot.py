@@ -109,6 +109,7 @@ def test_without_depth_it_lies_where_its_outline_is(network: bool) -> None:
     )
     assert np.linalg.norm(seen[:2] / seen[2] - true[:2] / true[2]) * true[2] < 0.25 * ELL.diameter_m
     assert abs(seen[2] / true[2] - 1) < 0.25
+    assert one.covariance is not None  # a rough one
 
 
 def test_without_depth_and_without_a_mask() -> None:
