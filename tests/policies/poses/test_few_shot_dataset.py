@@ -75,11 +75,17 @@ def test_an_episode_is_stated_in_the_frame_of_its_references(data: FewShotDatase
 def test_objects_are_told_in_frames_near_the_querys_but_for_a_share(data: FewShotDataset) -> None:
     batch, target = data.batch(np.arange(0, 160))
 
-    def angles(**changes: float) -> torch.Tensor:
-        _, made = quiet(turn_rad=0.0, **changes)(batch, target, torch.Generator().manual_seed(1))
+    def off(made: QueryTarget) -> torch.Tensor:
         trace = made.frame_from_object[:, :3, :3].diagonal(dim1=1, dim2=2).sum(-1)
         return ((trace - 1) / 2).clamp(-1, 1).acos()
 
+    def angles(**changes: float) -> torch.Tensor:
+        return off(quiet(turn_rad=0.0, **changes)(batch, target, torch.Generator().manual_seed(1))[1])
+
+    plain = off(target)  # as the dataset states them, which is what validation sees
+    assert 0.7 < plain.max() < 0.95
+    assert abs(plain.median() - 0.45) < 0.1
+    assert off(dataset(frame_rad=0.0).batch(np.arange(20))[1]).max() < 0.05
     near = angles(frame_rad=0.5, far=0.0)
     assert 0.4 < near.max() < 0.52  # the crop's camera is turned a little to where the crop's middle moved
     assert abs(near.median() - 0.25) < 0.06
